@@ -1,0 +1,155 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cookbook import data, quality
+
+
+@pytest.fixture(scope="module")
+def frame(titles):
+    return titles[["text", "label", "pair"]]
+
+
+def kinds(report):
+    return set(report.to_frame()["check"])
+
+
+def test_nothing_is_wrong_with_the_shipped_titles(frame):
+    report = quality.check(data.load_splits(frame, group="pair"))
+    assert report.ok, report.problems
+    assert report.to_frame().empty
+    assert report.rows == 3581
+    assert "No problem found." in str(report)
+
+
+def test_the_additional_titles_are_clean_together_with_the_rest(frame):
+    more = data.read_csv(data.shipped("clickbait_titles_more.csv"))
+    report = quality.check(pd.concat([frame, more], ignore_index=True))
+    assert report.ok, report.problems
+
+
+def spoil(frame, label, share, change):
+    rows = frame.index[frame["label"] == label]
+    rows = np.random.default_rng(0).choice(rows, int(share * len(rows)), replace=False)
+    spoilt = frame.copy()
+    spoilt.loc[rows, "text"] = spoilt.loc[rows, "text"].map(change)
+    return spoilt
+
+
+@pytest.mark.parametrize(
+    ("feature", "share", "change"),
+    [
+        ("has '!'", 0.65, lambda text: text + "!"),
+        ("has '?'", 0.65, lambda text: text + "?"),
+        ("starts with a digit", 0.65, lambda text: "7 " + text),
+        ("has a digit", 0.65, lambda text: text + " 7 times"),
+        ("share of capitalised words", 1.0, str.title),
+        ("share of capitals", 0.8, str.upper),
+        ("characters", 0.8, lambda text: text + " and what happened a long time after that"),
+        ("first two words", 0.65, lambda text: "Guess what " + text),
+        ("the word 'unbelievable'", 0.65, lambda text: "An unbelievable thing " + text),
+        ("has a colon", 0.65, lambda text: "Watch: " + text),
+        ("has a quotation mark", 0.65, lambda text: f'"{text}"'),
+    ],
+)
+def test_every_giveaway_is_caught(frame, feature, share, change):
+    report = quality.check(spoil(frame, "clickbait", share, change))
+    flagged = report.giveaways[report.giveaways["flagged"]]
+    assert feature in flagged["feature"].tolist()
+    assert flagged.loc[flagged["feature"] == feature, "label"].tolist() == ["clickbait"]
+    assert any(feature in problem for problem in report.problems)
+
+
+def test_a_giveaway_of_the_other_label_is_its_own(frame):
+    report = quality.check(spoil(frame, "factual", 0.65, lambda text: text + "!"))
+    assert report.giveaways.iloc[0][["feature", "label"]].tolist() == ["has '!'", "factual"]
+
+
+def test_a_giveaway_of_a_rare_label_is_seen(frame):
+    rare = frame.iloc[:30].assign(label="rare", text=lambda rows: rows["text"] + "!")
+    report = quality.check(pd.concat([frame.iloc[30:], rare]))
+    flagged = report.giveaways[report.giveaways["flagged"]]
+    assert ("has '!'", "rare") in list(zip(flagged["feature"], flagged["label"], strict=True))
+
+
+def test_random_labels_give_nothing_away(frame):
+    shuffled = frame["label"].sample(frac=1, random_state=0).to_numpy()
+    table = quality.surface_giveaways(frame["text"], pd.Series(shuffled))
+    assert table["score"].max() < 0.55
+
+
+def test_copies_are_found_and_cleaned_away(frame):
+    copies = frame.iloc[[5, 6]].assign(text=lambda rows: rows["text"].str.upper() + " !")
+    near = frame.iloc[[9]].assign(text=lambda rows: "The " + rows["text"])
+    spoilt = pd.concat([frame, copies, near], ignore_index=True)
+    report = quality.check(spoilt)
+    found = report.duplicates.set_index("row")
+    assert found["of_row"].to_dict() == {3581: 5, 3582: 6, 3583: 9}
+    assert found["kind"].tolist() == ["exact", "exact", "near"]
+    assert kinds(report) == {"exact duplicate", "near duplicate"}
+    assert report.clean().equals(spoilt.iloc[:3581])
+    assert quality.check(report.clean()).ok
+
+
+def test_the_first_of_each_group_stays():
+    rows = pd.DataFrame({"text": ["Old bridge to close"] * 3 + ["Tea"], "label": list("aaab")})
+    assert quality.check(rows).clean().index.tolist() == [0, 3]
+
+
+def test_a_leak_between_splits_is_called_one_and_train_keeps_the_row(frame):
+    splits = data.load_splits(frame, group="pair")
+    leaked = splits["train"][7]
+    splits["test"] = splits["test"].add_item(leaked)
+    report = quality.check(splits)
+    assert kinds(report) == {"leak"}
+    assert "1 across splits" in report.problems[0]
+    cleaned = report.clean()
+    assert len(cleaned["test"]) == len(splits["test"]) - 1
+    assert len(cleaned["train"]) == len(splits["train"])
+    assert quality.check(cleaned).ok
+
+
+def test_a_text_with_two_labels_is_found_and_both_rows_go(frame):
+    twin = frame.iloc[[3]].assign(
+        label=lambda rows: np.where(rows["label"] == "factual", "clickbait", "factual")
+    )
+    report = quality.check(pd.concat([frame, twin], ignore_index=True))
+    assert "two labels" in kinds(report)
+    assert report.conflicts["row"].tolist() == [3, 3581]
+    assert len(report.clean()) == 3580
+
+
+def test_imbalance_and_a_single_label_are_problems(frame):
+    few = pd.concat([frame[frame["label"] == "factual"], frame[frame["label"] != "factual"][:20]])
+    assert any("only 20 of 'clickbait'" in problem for problem in quality.check(few).problems)
+    one = quality.check(frame[frame["label"] == "factual"])
+    assert any("only one label" in problem for problem in one.problems)
+
+
+def test_titles_that_differ_in_a_number_are_different_unless_told_otherwise():
+    texts = pd.Series(["Harrow United win the derby 3-1", "Harrow United win the derby 2-0"])
+    assert quality.near_duplicates(texts).empty
+    assert len(quality.near_duplicates(texts, ignore_numbers=True)) == 1
+
+
+def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(frame):
+    from rapidfuzz import fuzz
+
+    texts = frame["text"][~frame["text"].str.contains(r"\d")].iloc[:400]
+    keys = [" ".join(sorted(quality.normalise(text).split())) for text in texts]
+    alike = {(i, j) for j in range(400) for i in range(j) if fuzz.ratio(keys[i], keys[j]) >= 60}
+    found = set(quality.near_duplicates(texts, similarity=60)["row"])
+    assert len(alike) > 3
+    assert {j for _, j in alike} <= found <= {row for pair in alike for row in pair}
+
+
+def test_rows_that_are_no_text_are_named():
+    with pytest.raises(ValueError, match="row 1 of 'all': 7 is no text"):
+        quality.check(pd.DataFrame({"text": ["a", 7], "label": ["x", "y"]}))
+    with pytest.raises(ValueError, match="no column 'label'"):
+        quality.check(pd.DataFrame({"text": ["a"]}))
+
+
+def test_tiny_and_odd_texts_do_not_break_the_report():
+    rows = pd.DataFrame({"text": ["", "🤯", "日本語", "x" * 10_000], "label": list("abab")})
+    assert quality.check(rows).rows == 4
