@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+from torch.utils.data import DataLoader
+from transformers import DataCollatorWithPadding
+
+from cookbook import features
+
+
+def dataset(*texts):
+    return DatasetDict(train=Dataset.from_dict({"text": list(texts), "label": [0] * len(texts)}))
+
+
+def test_the_tokens_are_the_tokenizer_s_own_and_nothing_is_padded(tokenizer):
+    texts = ["A title", "A somewhat longer title, with more words in it", "🤯 日本語 Заголовок"]
+    train = features.tokenize(dataset(*texts), tokenizer)["train"]
+    assert train["input_ids"][:] == tokenizer(texts)["input_ids"]
+    assert train["length"][:] == [len(ids) for ids in train["input_ids"]]
+    assert [sum(mask) for mask in train["attention_mask"]] == train["length"][:]
+    assert train["label"][:] == [0, 0, 0]
+
+
+def test_cut_texts_are_counted_and_still_end_properly(tokenizer):
+    long = "word " * 2000
+    assert len(long) == 10_000
+    with pytest.warns(UserWarning, match=r"1 of 2 texts in split 'train' are longer than 512 "):
+        train = features.tokenize(dataset("short", long), tokenizer)["train"]
+    assert train["length"][1] == 512
+    assert train["input_ids"][1] == tokenizer(long, truncation=True)["input_ids"]
+    assert train["input_ids"][1][-1] == tokenizer.sep_token_id
+
+
+def test_the_warning_says_how_many_tokens_are_lost(tokenizer):
+    with pytest.warns(UserWarning, match="4 of 12 tokens are lost, the longest text has 12"):
+        features.tokenize(
+            dataset("one two three four five six seven eight nine ten"), tokenizer, max_length=8
+        )
+
+
+def test_what_is_no_text_is_named(tokenizer):
+    splits = DatasetDict(train=Dataset.from_dict({"text": ["a", None], "label": [0, 1]}))
+    with pytest.raises(ValueError, match="Row 1 of split 'train': None"):
+        features.tokenize(splits, tokenizer)
+
+
+def test_an_empty_text_is_fine(tokenizer):
+    assert features.tokenize(dataset(""), tokenizer)["train"]["length"][:] == [2]
+
+
+def test_a_batch_is_padded_to_its_own_longest(tokenizer):
+    train = features.tokenize(dataset("a", "a b c", "a b c d e f g h"), tokenizer)["train"]
+    batches = DataLoader(
+        train.select_columns(["input_ids", "attention_mask", "label"]),
+        batch_size=2,
+        collate_fn=DataCollatorWithPadding(tokenizer),
+    )
+    shapes = [tuple(batch["input_ids"].shape) for batch in batches]
+    assert shapes == [(2, 5), (1, 10)]
+
+
+def test_tokenizing_twice_replaces_the_columns(tokenizer):
+    once = features.tokenize(dataset("a b c"), tokenizer)
+    twice = features.tokenize(once, tokenizer, max_length=4)["train"]
+    assert np.asarray(twice["input_ids"][0]).shape == (4,)
