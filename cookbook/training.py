@@ -1,0 +1,235 @@
+"""TrainingArguments that suit this hardware, resuming after a kill, and spread over seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import Trainer, TrainingArguments
+
+# What makes a run another run; everything else may change between a kill and its resumption.
+_IDENTITY = (
+    "seed",
+    "data_seed",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "label_smoothing_factor",
+    "optim",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "train_sampling_strategy",
+    "bf16",
+    "fp16",
+)
+
+
+def mixed_precision() -> str:
+    """Say which mixed precision pays on this machine: `"fp16"`, `"bf16"` or `"no"`.
+
+    bf16 on GPUs that compute in it (compute capability 8 and up) and on CPUs with bf16 instructions
+    (AVX512-BF16 or AMX), fp16 on older GPUs with tensor cores (a T4 has no bf16), none elsewhere:
+    a CPU without such instructions only emulates bf16, which is slower than fp32.
+
+    Example:
+        >>> mixed_precision() in ("fp16", "bf16", "no")
+        True
+    """
+    if torch.cuda.is_available():
+        major = torch.cuda.get_device_capability()[0]
+        return "bf16" if major >= 8 else "fp16" if major == 7 else "no"
+    if torch.backends.mps.is_available():
+        return "no"
+    # torch has no public question for this yet; an older torch without these means no.
+    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return "bf16" if any(getattr(torch.cpu, ask, bool)() for ask in asks) else "no"
+
+
+def describe_run(base_model: str) -> str:
+    """Name model, device, precision and versions: the first thing that a notebook prints.
+
+    Example:
+        >>> describe_run("albert/albert-base-v2").splitlines()[0]
+        'model      albert/albert-base-v2'
+    """
+    if torch.cuda.is_available():
+        gigabytes = torch.cuda.get_device_properties(0).total_memory / 2**30
+        device = f"{torch.cuda.get_device_name()} ({gigabytes:.0f} GB)"
+    elif torch.backends.mps.is_available():
+        device = f"Apple GPU ({platform.machine()})"
+    else:
+        device = f"CPU, {os.cpu_count()} cores ({torch.backends.cpu.get_cpu_capability()})"
+    packages = ("transformers", "datasets", "accelerate", "torch", "scikit-learn")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return (
+        f"model      {base_model}\n"
+        f"device     {device}\n"
+        f"precision  {mixed_precision()} (mixed)\n".replace("no (mixed)", "fp32")
+        + f"versions   Python {platform.python_version()}, {versions}"
+    )
+
+
+def training_arguments(
+    output_dir: str | Path,
+    *,
+    batch_size: int = 32,
+    per_device_batch_size: int | None = None,
+    metric: str = "f1_macro",
+    **settings: Any,
+) -> TrainingArguments:
+    """Return plain `TrainingArguments` with defaults for a small model on small hardware.
+
+    Mixed precision as the hardware has it, batches of like length (padding costs as much as text),
+    warm-up over the first tenth of the run (the 500 steps common in tutorials can be longer than a
+    run on a few thousand titles), evaluation and a checkpoint every epoch, the best one by `metric`
+    loaded at the end.
+
+    With batches of like length, the Trainer reads the evaluation rows in that order too:
+    `trainer.evaluate` is right, but the rows of `trainer.predict(...).predictions` are not in the
+    order of the data set. For answers row by row use `cookbook.inference.classify`.
+
+    Args:
+        output_dir: Folder for checkpoints.
+        batch_size: Rows per optimizer step, 32 as in the article. What doesn't fit on the device at
+            once is accumulated.
+        per_device_batch_size: Rows on the device at once; None for all of `batch_size`.
+        metric: What picks the best checkpoint, higher is better.
+        **settings: Any other field of `TrainingArguments`; wins over the defaults above.
+
+    Returns:
+        The arguments, for a `Trainer`.
+
+    Raises:
+        ValueError: `batch_size` isn't a multiple of `per_device_batch_size`.
+
+    Example:
+        >>> args = training_arguments("out", per_device_batch_size=8, report_to="none")
+        >>> args.per_device_train_batch_size * args.gradient_accumulation_steps
+        32
+    """
+    per_device = per_device_batch_size or batch_size
+    if batch_size % per_device:
+        raise ValueError(
+            f"batch_size={batch_size} isn't a multiple of per_device_batch_size={per_device}"
+        )
+    precision = mixed_precision()
+    on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    defaults = {
+        "per_device_train_batch_size": per_device,
+        "gradient_accumulation_steps": batch_size // per_device,
+        "per_device_eval_batch_size": 64,
+        "train_sampling_strategy": "group_by_length",
+        "fp16": precision == "fp16",
+        "bf16": precision == "bf16",
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "warmup_steps": 0.1,
+        "weight_decay": 0.01,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": metric,
+        "greater_is_better": True,
+        "logging_steps": 0.05,
+        "report_to": "none",
+    }
+    return TrainingArguments(output_dir=str(output_dir), **{**defaults, **settings})
+
+
+def last_checkpoint(trainer: Trainer) -> str | None:
+    """Return the checkpoint from which this very run goes on, or None to start from the beginning.
+
+    To be passed on: `trainer.train(resume_from_checkpoint=last_checkpoint(trainer))`. Only whole
+    checkpoints count, not one that a kill tore. A run is known by its model, its settings and the
+    tokens and labels it trains on; checkpoints of another run in the same folder are moved aside
+    and kept, since going on from them would mix two runs, or train on rows that are tested now.
+
+    Args:
+        trainer: The trainer, ready to train.
+
+    Returns:
+        Path of the newest whole checkpoint of this run, or None.
+    """
+    folder = Path(str(trainer.args.output_dir))
+    settings = {name: str(getattr(trainer.args, name)) for name in _IDENTITY}
+    run = {
+        "model": str(getattr(trainer.model, "name_or_path", "")),
+        "settings": settings,
+        "data": _fingerprint(trainer.train_dataset),
+    }
+    marker = folder / "run.json"
+    known = json.loads(marker.read_text("utf-8")) if marker.is_file() else None
+    if known != run:
+        if any(folder.glob("checkpoint-*")):
+            number = 1
+            while (aside := folder.with_name(f"{folder.name}.other-run-{number}")).exists():
+                number += 1
+            folder.rename(aside)
+            print(f"{folder} held checkpoints of another run; they are now in {aside}")  # noqa: T201
+        folder.mkdir(parents=True, exist_ok=True)
+        half = marker.with_suffix(".part")
+        half.write_text(json.dumps(run, indent=1), "utf-8")
+        half.replace(marker)
+        return None
+    # The Trainer writes trainer_state.json last, so a checkpoint that has it is whole.
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    whole = [path for path in whole if _is_json(path / "trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Iterable[int]) -> pd.DataFrame:
+    """Repeat a run with several seeds: one figure from one seed says little.
+
+    Fine-tuning the same model on the same data can end far apart by seed alone (Dodge et al. 2020,
+    "Fine-Tuning Pretrained Language Models: Weight Initializations, Data Orders, and Early
+    Stopping").
+
+    Args:
+        run: Takes a seed, sets it before it creates the model, trains, and returns figures by name.
+        seeds: The seeds.
+
+    Returns:
+        One row per seed, one column per figure; `.agg(["mean", "std"])` gives the spread.
+
+    Example:
+        >>> over_seeds(lambda seed: {"accuracy": 0.9 + seed / 100}, seeds=[1, 3]).mean().round(2)
+        accuracy    0.92
+        dtype: float64
+    """
+    rows = {seed: dict(run(seed)) for seed in tqdm(list(seeds), desc="Seeds")}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("seed")
+
+
+def _fingerprint(dataset: Any) -> str:
+    if not isinstance(dataset, Dataset):
+        return f"{type(dataset).__name__} of {len(dataset)} rows"
+    columns = [c for c in ("input_ids", "label", "labels") if c in dataset.column_names]
+    table = dataset.select_columns(columns).with_format("arrow")[:]
+    digest = hashlib.sha256()
+    with pa.ipc.new_stream(sink := pa.BufferOutputStream(), table.schema) as stream:
+        stream.write_table(table.combine_chunks())
+    digest.update(sink.getvalue())
+    return digest.hexdigest()
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return False
+    return True
