@@ -6,7 +6,9 @@ import gzip
 import urllib.error
 import urllib.request
 import warnings
+import zlib
 from collections.abc import Hashable, Mapping
+from http.client import HTTPException
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -94,38 +96,36 @@ def read_csv(
         ) from None
     except pd.errors.ParserError as error:
         raise ValueError(f"{source} isn't a regular CSV: {error}") from None
-    except urllib.error.URLError as error:
-        raise ConnectionError(f"{source} can't be reached: {error.reason}") from None
+    except (urllib.error.URLError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise ConnectionError(f"{source} can't be reached: {reason}") from None
     _require(frame.columns, columns, source)
     if frame.empty:
         raise ValueError(f"{source} has a header but no rows.")
     return frame
 
 
-def read_headlines(source: str | Path = CHAKRABORTY_2016, timeout: float = 20) -> pd.DataFrame:
-    """Read real headlines to measure on: a CSV, or the public set of Chakraborty et al. (2016).
+def read_chakraborty(address: str = CHAKRABORTY_2016, timeout: float = 20) -> pd.DataFrame:
+    """Fetch the 32,000 real headlines of Chakraborty et al. (2016), to measure on.
 
     Args:
-        source: Path or URL of a CSV with the columns `text` and `label`; or the address of the
-            folder that holds `clickbait_data.gz` and `non_clickbait_data.gz`.
-        timeout: Seconds to wait for a server.
+        address: Folder that holds `clickbait_data.gz` and `non_clickbait_data.gz`.
+        timeout: Seconds to wait for the server.
 
     Returns:
         Columns `text` and `label` (`clickbait` or `factual`).
 
     Raises:
-        ConnectionError: No internet, or the server doesn't answer.
+        ConnectionError: No internet, the server doesn't answer, or the download broke off.
     """
-    if not str(source).startswith(("http://", "https://")) or ".csv" in str(source):
-        return usable(read_csv(source))[["text", "label"]]
     parts = []
     for name, label in (("clickbait_data.gz", "clickbait"), ("non_clickbait_data.gz", "factual")):
         try:
-            with urllib.request.urlopen(f"{source}/{name}", timeout=timeout) as answer:
+            with urllib.request.urlopen(f"{address}/{name}", timeout=timeout) as answer:
                 lines = gzip.decompress(answer.read()).decode("utf-8").splitlines()
-        except (urllib.error.URLError, TimeoutError, gzip.BadGzipFile) as error:
+        except (OSError, EOFError, HTTPException, zlib.error) as error:
             reason = getattr(error, "reason", error)
-            raise ConnectionError(f"{source}/{name} can't be read: {reason}") from None
+            raise ConnectionError(f"{address}/{name} can't be read: {reason}") from None
         texts = [line.strip() for line in lines if line.strip()]
         parts.append(pd.DataFrame({"text": texts, "label": label}))
     return pd.concat(parts, ignore_index=True)
@@ -145,9 +145,11 @@ def load_splits(
     """Read labelled texts into train, validation and test; make the splits that are missing.
 
     Rows whose text isn't a string, or is empty, and rows without a label are dropped with a
-    warning that counts them. New splits are stratified by label. Rows that share a `group` stay in
-    one split, so that two versions of one story can't stand on both sides. The order of the rows
-    and the seed decide alone: the same file gives the same splits on every machine.
+    warning that counts them; so is a split without any label, such as the test split of a
+    benchmark (-1 in a Hub data set means none). New splits are stratified by label. Rows that share
+    a `group` stay in one split, so that two versions of one story can't stand on both sides. The
+    order of the rows and the seed decide alone: the same file gives the same splits on every
+    machine.
 
     Args:
         source: Path or URL of a CSV, a DataFrame, a `Dataset`, a `DatasetDict`, or the name of a
@@ -161,7 +163,8 @@ def load_splits(
         **options: Passed to `pandas.read_csv` for a CSV, to `datasets.load_dataset` for the Hub.
 
     Returns:
-        `DatasetDict` with `train`, `validation`, `test`, and what other splits the source has.
+        `DatasetDict` with `train`, `validation`, `test`, and what other splits the source has. The
+        columns are called `text` and `label`, as the Trainer wants them, whatever they were called.
 
     Raises:
         ValueError: A column is missing, or nothing is left; says which column or why.
@@ -172,7 +175,7 @@ def load_splits(
         >>> {name: len(rows) for name, rows in splits.items()}
         {'train': 2865, 'validation': 358, 'test': 358}
     """
-    from datasets import Dataset, DatasetDict
+    from datasets import ClassLabel, Dataset, DatasetDict
 
     loaded = _load(source, text, label, options)
     if isinstance(loaded, Mapping):
@@ -184,20 +187,29 @@ def load_splits(
     else:
         named = {"train": loaded}
 
-    features = {}  # class names of a Hub data set, which a DataFrame would lose
+    classes = None  # names of a Hub data set's class ids, which a DataFrame would lose
     frames: dict[str, pd.DataFrame] = {}
     for name, part in named.items():
+        where = f"split {name!r}"
         if isinstance(part, Dataset):
-            _require(part.column_names, [text, label], f"split {name!r}")
-            features = dict(part.features)
+            _require(part.column_names, [text, label], where)
+            feature = part.features[label]
             part = cast(pd.DataFrame, part.to_pandas())
-        _require(part.columns, [c for c in (text, label, group) if c], f"split {name!r}")
-        frames[name] = usable(part, text, label)
+            if isinstance(feature, ClassLabel):
+                classes = feature
+                part[label] = part[label].where(part[label] >= 0)
+        _require(part.columns, [c for c in (text, label, group) if c], where)
+        if name != "train" and part[label].isna().all():
+            warnings.warn(f"Dropped {where}: it has no labels.", stacklevel=2)
+            continue
+        part = _named(usable(part, text, label), {text: "text", label: "label"})
+        # Whole numbers beside a missing one were read as 0.0 and 1.0.
+        frames[name] = part.assign(label=part["label"].convert_dtypes())
 
     missing = {"validation": validation, "test": test}
     missing = {name: share for name, share in missing.items() if name not in frames}
     if missing:
-        assigned = assign_splits(frames["train"], label, group, missing, seed)
+        assigned = assign_splits(frames["train"], "label", group, missing, seed)
         whole = frames["train"]
         frames |= {name: whole[assigned == name] for name in ("train", *missing)}
 
@@ -205,9 +217,7 @@ def load_splits(
     splits = DatasetDict(
         {name: Dataset.from_pandas(frames[name], preserve_index=False) for name in ordered}
     )
-    if hasattr(features.get(label), "names"):
-        splits = splits.cast_column(label, features[label])
-    return splits
+    return splits.cast_column("label", classes) if classes else splits
 
 
 def assign_splits(
@@ -215,9 +225,10 @@ def assign_splits(
 ) -> pd.Series:
     """Say for each row which split it goes to; stratified by label, groups kept whole.
 
-    scikit-learn's `train_test_split` knows no groups and its `StratifiedGroupKFold` only splits
-    into equal folds, so this draws groups within each stratum. A stratum is the set of labels that
-    a group contains. Where a stratum has groups enough, every split gets one.
+    scikit-learn's `train_test_split` knows no groups, and its `StratifiedGroupKFold` promises a
+    rare label to no fold, so this draws groups within each stratum until the split has its share of
+    the rows. A stratum is the set of labels that a group contains; sets too rare to share are drawn
+    from together. A label with too few rows for every split stays in train.
 
     Args:
         frame: The rows.
@@ -231,37 +242,48 @@ def assign_splits(
         A split name per row, aligned with `frame`.
 
     Raises:
-        ValueError: The shares leave nothing to train on.
+        ValueError: The shares leave nothing to train on, or a split would be empty.
     """
     if any(share <= 0 for share in shares.values()) or sum(shares.values()) >= 1:
         raise ValueError(f"Split shares must be positive and leave a rest to train on: {shares}")
-    rows = pd.Series(np.arange(len(frame)).astype(str), index=frame.index)
-    keys = rows.radd("row ")
+    keys = pd.Series(np.arange(len(frame)).astype(str), index=frame.index).radd("row ")
     if group:
-        keys = keys.where(frame[group].isna(), frame[group].astype(str).radd("group "))
-    stratum = (
-        frame[label].astype(str).groupby(keys, sort=False).agg(lambda s: "|".join(sorted(set(s))))
-    )
-    split_of = pd.Series("train", index=stratum.index)
-    rng = np.random.default_rng(seed)
-    lone = []
-    for name, members in stratum.groupby(stratum):
-        keys_here = rng.permutation(members.index.to_numpy())
-        if len(keys_here) <= len(shares):
-            lone.append(f"{name!r} ({len(keys_here)})")
-            continue  # too few to share: the model should at least have seen them
-        start = 0
-        for split, share in shares.items():
-            count = max(1, round(share * len(keys_here)))
-            split_of[keys_here[start : start + count]] = split
-            start += count
-    if lone:
+        alone = frame[group].isna() | (frame[group].astype(str).str.strip() == "")
+        keys = keys.where(alone, frame[group].astype(str).radd("group "))
+    by_key = frame[label].astype(str).groupby(keys.to_numpy(), sort=False)
+    sizes = by_key.size()
+    labels_in = by_key.agg(lambda s: "|".join(sorted(set(s))))
+    mixed = by_key.min() != by_key.max()
+    too_rare = labels_in.groupby(labels_in).transform("size") <= len(shares)
+    stratum = labels_in.mask(too_rare & mixed, "rare mixtures")
+    rare = sorted(set(stratum[too_rare & ~mixed]))
+    if rare:
         warnings.warn(
-            f"Too few rows to split, so all went to train: {', '.join(lone)}. "
+            f"Too few rows to split, so all went to train: {', '.join(map(repr, rare))}. "
             "Scores say nothing about them.",
             stacklevel=3,
         )
-    return keys.map(split_of)
+    split_of = pd.Series("train", index=sizes.index)
+    rng = np.random.default_rng(seed)
+    for name, members in stratum.groupby(stratum):
+        if name in rare:
+            continue
+        rows = sizes[members.index].sum()
+        left = {split: max(1, round(share * rows)) for split, share in shares.items()}
+        for key in rng.permutation(members.index.to_numpy()):
+            # A group goes where at least half of it still fits, else to train.
+            split = next((s for s in left if left[s] >= sizes[key] / 2), None)
+            if split is not None:
+                split_of[key] = split
+                left[split] -= sizes[key]
+    assigned = keys.map(split_of)
+    empty = [name for name in ("train", *shares) if not (assigned == name).any()]
+    if empty:
+        raise ValueError(
+            f"Split {empty[0]!r} would be empty: {len(frame)} rows in {len(sizes)} groups are too "
+            "few, or the groups too large. Bring more rows, or pass the splits yourself."
+        )
+    return assigned
 
 
 def usable(frame: pd.DataFrame, text: str = "text", label: str | None = "label") -> pd.DataFrame:
@@ -356,6 +378,12 @@ def _load(
             "the name right, the internet there, and access granted (hf auth login)? "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _named(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Rename columns; one that already bears a new name gives way."""
+    in_the_way = [new for old, new in names.items() if old != new and new in frame.columns]
+    return frame.drop(columns=in_the_way).rename(columns=dict(names))
 
 
 def _require(columns: Any, wanted: list[Hashable] | list[str], where: Any) -> None:

@@ -4,6 +4,7 @@ import re
 import threading
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
@@ -83,6 +84,63 @@ def test_class_names_of_a_hub_data_set_survive():
     assert splits["train"].features["label"].names == ["ham", "spam"]
 
 
+def test_splits_without_labels_are_dropped_and_made_anew():
+    """The layout of imdb and GLUE: -1 where there is no label."""
+    feature = ClassLabel(names=["neg", "pos"])
+    source = DatasetDict(
+        train=Dataset.from_dict({"text": list("abcdefghij") * 4, "label": [0, 1] * 20}),
+        test=Dataset.from_dict({"text": ["x", "y"], "label": [-1, -1]}),
+        unsupervised=Dataset.from_dict({"text": ["z"], "label": [-1]}),
+    ).cast_column("label", feature)
+    with pytest.warns(UserWarning, match="Dropped split '(test|unsupervised)': it has no labels"):
+        splits = data.load_splits(source)
+    assert {name: len(part) for name, part in splits.items()} == {
+        "train": 32,
+        "validation": 4,
+        "test": 4,
+    }
+    assert splits["test"].features["label"] == feature
+
+
+def test_other_columns_are_renamed_to_what_the_trainer_wants():
+    rows = frame(40).rename(columns={"text": "title", "label": "kind"}).assign(label=7)
+    splits = data.load_splits(rows, text="title", label="kind")
+    assert splits["train"].column_names == ["text", "label"]
+    assert set(splits["train"]["label"][:]) == {"clickbait", "factual"}
+
+
+def test_groups_with_ever_other_labels_are_still_shared_out():
+    rng = np.random.default_rng(0)
+    author, label = rng.integers(0, 60, 2000), rng.integers(0, 20, 2000)
+    rows = pd.DataFrame({"text": [f"t{i}" for i in range(2000)], "author": author, "label": label})
+    splits = data.load_splits(rows, group="author")
+    assert all(150 <= len(splits[name]) <= 250 for name in ("validation", "test"))
+    homes = pd.concat([part.to_pandas().assign(split=name) for name, part in splits.items()])
+    assert homes.groupby("author")["split"].nunique().max() == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_huge_group_does_not_fill_the_test_split(seed):
+    rows = frame(1000).assign(author=["one"] * 500 + [f"a{i}" for i in range(500)])
+    sizes = {k: len(part) for k, part in data.load_splits(rows, group="author", seed=seed).items()}
+    assert sizes["train"] >= 800
+    assert sizes["test"] == sizes["validation"] == 50  # a tenth of what can be shared out
+
+
+def test_empty_groups_tie_nothing():
+    rows = frame(100).assign(author="")
+    assert len(data.load_splits(rows, group="author")["test"]) == 10
+
+
+def test_a_split_that_would_be_empty_is_an_error():
+    rows = frame(100).assign(author="one")
+    with (
+        pytest.warns(UserWarning, match="Too few rows"),
+        pytest.raises(ValueError, match="'validation' would be empty"),
+    ):
+        data.load_splits(rows.assign(label="x"), group="author")
+
+
 def test_a_csv_without_the_columns_says_what_it_has(tmp_path):
     path = write(tmp_path / "a.csv", "title,kind\nHello,x\n")
     with pytest.raises(ValueError, match=r"no column 'text', 'label'; it has: 'title', 'kind'"):
@@ -149,7 +207,7 @@ def test_nothing_usable_is_an_error():
 
 def test_a_class_with_one_row_goes_to_train_with_a_warning():
     rows = pd.concat([frame(50), pd.DataFrame({"text": ["Odd"], "label": ["rare"]})])
-    with pytest.warns(UserWarning, match=r"all went to train: 'rare' \(1\)"):
+    with pytest.warns(UserWarning, match=r"all went to train: 'rare'"):
         splits = data.load_splits(rows)
     assert "rare" in splits["train"]["label"][:]
 
@@ -191,7 +249,7 @@ def test_a_server_that_is_not_there():
     with pytest.raises(ConnectionError, match="can't be reached"):
         data.read_csv("http://127.0.0.1:9/titles.csv")
     with pytest.raises(ConnectionError, match="can't be read"):
-        data.read_headlines("http://127.0.0.1:9")
+        data.read_chakraborty("http://127.0.0.1:9")
 
 
 @pytest.fixture
@@ -211,7 +269,7 @@ def website(tmp_path):
 def test_the_public_headlines_are_read_from_their_two_files(tmp_path, website):
     (tmp_path / "clickbait_data.gz").write_bytes(gzip.compress(b"Wow\n\nYou too\n"))
     (tmp_path / "non_clickbait_data.gz").write_bytes(gzip.compress(b"Rate rises\n"))
-    found = data.read_headlines(website)
+    found = data.read_chakraborty(website)
     assert found.values.tolist() == [
         ["Wow", "clickbait"],
         ["You too", "clickbait"],
@@ -221,9 +279,14 @@ def test_the_public_headlines_are_read_from_their_two_files(tmp_path, website):
 
 def test_a_csv_of_headlines_is_read_from_a_path_or_an_address(tmp_path, website):
     frame(4).to_csv(tmp_path / "real.csv", index=False)
-    assert data.read_headlines(tmp_path / "real.csv").equals(
-        data.read_headlines(f"{website}/real.csv")
-    )
+    assert data.read_csv(tmp_path / "real.csv").equals(data.read_csv(f"{website}/real.csv"))
+
+
+def test_a_download_that_breaks_off_is_a_connection_error(tmp_path, website):
+    whole = gzip.compress(b"Rate rises\n" * 1000)
+    (tmp_path / "clickbait_data.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConnectionError, match=r"clickbait_data.gz can't be read"):
+        data.read_chakraborty(website)
 
 
 def test_samples_show_names_not_ids(titles):
