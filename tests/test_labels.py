@@ -1,8 +1,9 @@
+import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from cookbook import labels
+from cookbook import data, labels
 
 
 def splits(**columns):
@@ -25,6 +26,34 @@ def test_ids_follow_the_sorted_names_whatever_the_order_of_the_rows():
 def test_numbers_as_labels_sort_as_numbers():
     encoded = labels.encode_labels(splits(train=[10, 2, 1]))
     assert encoded["train"].features["label"].names == ["1", "2", "10"]
+
+
+def test_booleans_and_numbers_beside_a_missing_one():
+    encoded = labels.encode_labels(splits(train=[True, False, True]))
+    assert labels.label_maps(encoded)["label2id"] == {"false": 0, "true": 1}
+    rows = pd.DataFrame({"text": [f"t{i}" for i in range(61)], "label": [0.0, 1.0] * 30 + [None]})
+    with pytest.warns(UserWarning, match="1 without a label"):
+        loaded = data.load_splits(rows)
+    assert labels.encode_labels(loaded)["train"].features["label"].names == ["0", "1"]
+
+
+def test_class_ids_with_names_are_checked_like_names():
+    feature = ClassLabel(names=["x", "y", "z"])
+    three = splits(train=[0, 1], test=[2]).cast_column("label", feature)
+    with pytest.raises(ValueError, match=r"Split 'test' has 1 rows.*\['z'\]"):
+        labels.encode_labels(three)
+    with pytest.raises(ValueError, match=r"one label only, \['x'\]"):
+        labels.encode_labels(splits(train=[0, 0]).cast_column("label", feature))
+
+
+def test_another_column_becomes_the_one_that_the_trainer_looks_for():
+    named = splits(train=["a", "b"]).rename_column("label", "kind")
+    assert labels.encode_labels(named, label="kind")["train"].column_names == ["text", "label"]
+
+
+def test_names_that_figures_have_are_refused():
+    with pytest.raises(ValueError, match=r"can't be called \['macro'\]"):
+        labels.encode_labels(splits(train=["macro", "micro"]))
 
 
 def test_twenty_classes():
