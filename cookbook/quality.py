@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -147,12 +148,12 @@ def check(
         ignore_index=True,
     )
     keys = every["text"].map(normalise)
-    balance = pd.crosstab(every["split"], every["label"]).loc[list(frames)]
+    balance = pd.crosstab(every["split"], every["label"]).reindex(list(frames), fill_value=0)
     giveaways = surface_giveaways(every["text"], every["label"])
     giveaways["flagged"] &= giveaways["score"] >= giveaway
 
     labels_per_text = every["label"].groupby(keys).transform("nunique")
-    conflicts = every[labels_per_text > 1]
+    conflicts = every[(labels_per_text > 1) & (keys != "")]
     pairs = near_duplicates(every["text"], similarity, ignore_numbers)
     copy, first = every.iloc[pairs["row"]], every.iloc[pairs["of"]]
     duplicates = pd.DataFrame(
@@ -287,7 +288,7 @@ def near_duplicates(
     """Find texts that repeat an earlier one, to the letter or nearly.
 
     Two texts are compared by rapidfuzz's `ratio` (the share of characters in common, in order) on
-    their lower-cased words, sorted, without punctuation. Exact where MinHash only estimates, and
+    their lower-cased words, in order, without punctuation. Exact where MinHash only estimates, and
     still fast: texts too different in length are never compared. Texts that differ in a number
     tell different things ('wins 3-1', 'version 14') and aren't duplicates unless told so.
 
@@ -314,7 +315,7 @@ def near_duplicates(
     if ignore_numbers:
         words = [[w for w in line if not w[0].isdigit()] for line in words]
         numbers = [()] * len(words)
-    keys = np.array([" ".join(sorted(line)) for line in words], dtype=object)
+    keys = np.array([" ".join(line) for line in words], dtype=object)
     numbers_id = pd.factorize(pd.Series(numbers, dtype=object))[0]
     lengths = np.array([len(key) for key in keys])
     order = np.argsort(lengths, kind="stable")
@@ -355,12 +356,19 @@ def near_duplicates(
 def normalise(text: str) -> str:
     """Lower-case a text and drop its punctuation and extra white space.
 
+    Letters, digits, symbols and emoji stay, and so do the marks that are vowels in many scripts.
+
     Example:
         >>> normalise("  You WON'T believe it! ")
         'you wont believe it'
     """
-    text = re.sub(r"['’]", "", text.casefold())
-    return " ".join(re.sub(r"[^\w\s]|_", " ", text).split())
+    text = text.casefold().replace("'", "").replace("’", "")
+    return " ".join("".join(map(_punctuation_to_space, text)).split())
+
+
+@cache
+def _punctuation_to_space(character: str) -> str:
+    return " " if unicodedata.category(character)[0] in "PZC" else character
 
 
 def _imbalance(balance: pd.DataFrame, limit: float = 10) -> str | None:
@@ -405,6 +413,12 @@ def _frames(
             raise ValueError(
                 f"row {not_text[0]} of {name!r}: {frame['text'][not_text[0]]!r} is no text. "
                 "Drop such rows first: cookbook.data.usable does."
+            )
+        if frame["label"].isna().any():
+            row = int(frame["label"].isna().to_numpy().argmax())
+            raise ValueError(
+                f"row {row} of {name!r} has no label. Drop such rows first: cookbook.data.usable "
+                "does."
             )
         frames[name] = frame
     return frames
