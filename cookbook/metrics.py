@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +90,8 @@ def classification_metrics(
         occur among references or predictions: scikit-learn's default);
         `precision_weighted`, `recall_weighted`, `f1_weighted` (weighted by support); and for every
         label `accuracy_<name>`, `precision_<name>`, `recall_<name>`, `f1_<name>`, `support_<name>`.
+        Of a label without texts only the support is there: nothing was measured, and JSON knows no
+        NaN.
 
     Example:
         >>> classification_metrics([0, 1, 1, 1], [0, 0, 1, 1], ["a", "b"])["accuracy"]
@@ -104,7 +105,7 @@ def classification_metrics(
         for score, value in zip(("precision", "recall", "f1"), scores[:3], strict=True):
             figures[f"{score}_{average}"] = float(value)
     for column in table:
-        for name, value in table[column].items():
+        for name, value in table[column].dropna().items():
             figures[f"{column}_{name}"] = float(value)
     return figures
 
@@ -117,7 +118,7 @@ def compute_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str
 
     Returns:
         A function from an `EvalPrediction` with logits of shape (texts, labels) to the figures of
-        `classification_metrics`; labels without texts are left out, since JSON knows no NaN.
+        `classification_metrics`.
 
     Example:
         >>> import numpy as np
@@ -131,8 +132,7 @@ def compute_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str
         logits, references = prediction
         if isinstance(logits, tuple):  # some models return hidden states behind the logits
             logits = logits[0]
-        figures = classification_metrics(references, np.argmax(logits, axis=-1), names)
-        return {name: value for name, value in figures.items() if not math.isnan(value)}
+        return classification_metrics(references, np.argmax(logits, axis=-1), names)
 
     return compute
 
