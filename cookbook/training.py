@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -104,9 +104,9 @@ def training_arguments(
 
     Args:
         output_dir: Folder for checkpoints.
-        batch_size: Rows per optimizer step, 32 as in the article. What doesn't fit on the device at
-            once is accumulated.
-        per_device_batch_size: Rows on the device at once; None for all of `batch_size`.
+        batch_size: Rows per optimizer step over all devices, 32 as in the article. What doesn't fit
+            on the devices at once is accumulated.
+        per_device_batch_size: Rows on one device at once; None for as many as `batch_size` allows.
         metric: What picks the best checkpoint, higher is better.
         **settings: Any other field of `TrainingArguments`; wins over the defaults above.
 
@@ -114,23 +114,25 @@ def training_arguments(
         The arguments, for a `Trainer`.
 
     Raises:
-        ValueError: `batch_size` isn't a multiple of `per_device_batch_size`.
+        ValueError: `batch_size` isn't a multiple of what the devices take at once.
 
     Example:
         >>> args = training_arguments("out", per_device_batch_size=8, report_to="none")
         >>> args.per_device_train_batch_size * args.gradient_accumulation_steps
         32
     """
-    per_device = per_device_batch_size or batch_size
-    if batch_size % per_device:
+    devices = max(1, torch.cuda.device_count())  # the Trainer uses every GPU that it sees
+    per_device = per_device_batch_size or max(1, batch_size // devices)
+    if batch_size % (per_device * devices):
         raise ValueError(
-            f"batch_size={batch_size} isn't a multiple of per_device_batch_size={per_device}"
+            f"batch_size={batch_size} isn't a multiple of per_device_batch_size={per_device} on "
+            f"{devices} device{'s' * (devices > 1)}"
         )
     precision = mixed_precision()
     on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     defaults = {
         "per_device_train_batch_size": per_device,
-        "gradient_accumulation_steps": batch_size // per_device,
+        "gradient_accumulation_steps": batch_size // (per_device * devices),
         "per_device_eval_batch_size": 64,
         "train_sampling_strategy": "group_by_length",
         "fp16": precision == "fp16",
@@ -155,9 +157,10 @@ def last_checkpoint(trainer: Trainer) -> str | None:
     """Return the checkpoint from which this very run goes on, or None to start from the beginning.
 
     To be passed on: `trainer.train(resume_from_checkpoint=last_checkpoint(trainer))`. Only whole
-    checkpoints count, not one that a kill tore. A run is known by its model, its settings and the
-    tokens and labels it trains on; checkpoints of another run in the same folder are moved aside
-    and kept, since going on from them would mix two runs, or train on rows that are tested now.
+    checkpoints count, not one that a kill tore. A run is known by its model and which of its
+    weights are trained, its settings, and the tokens and labels of both splits; checkpoints of
+    another run in the same folder are moved aside and kept, since going on from them would mix two
+    runs, or train on rows that are tested now.
 
     Args:
         trainer: The trainer, ready to train.
@@ -166,11 +169,14 @@ def last_checkpoint(trainer: Trainer) -> str | None:
         Path of the newest whole checkpoint of this run, or None.
     """
     folder = Path(str(trainer.args.output_dir))
+    model = cast("torch.nn.Module", trainer.model)
     settings = {name: str(getattr(trainer.args, name)) for name in _IDENTITY}
     run = {
-        "model": str(getattr(trainer.model, "name_or_path", "")),
+        "model": str(getattr(model, "name_or_path", "")),
         "settings": settings,
+        "trained": sorted(n for n, p in model.named_parameters() if p.requires_grad),
         "data": _fingerprint(trainer.train_dataset),
+        "validation": _fingerprint(trainer.eval_dataset),
     }
     marker = folder / "run.json"
     known = json.loads(marker.read_text("utf-8")) if marker.is_file() else None
@@ -217,7 +223,7 @@ def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Iterable[int]) 
 
 def _fingerprint(dataset: Any) -> str:
     if not isinstance(dataset, Dataset):
-        return f"{type(dataset).__name__} of {len(dataset)} rows"
+        return f"{type(dataset).__name__} of {len(dataset) if dataset is not None else 0} rows"
     columns = [c for c in ("input_ids", "label", "labels") if c in dataset.column_names]
     table = dataset.select_columns(columns).with_format("arrow")[:]
     digest = hashlib.sha256()
