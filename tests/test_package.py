@@ -1,0 +1,76 @@
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import cookbook
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(code, *options, **settings):
+    return subprocess.run(
+        [sys.executable, *options, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        **settings,
+    ).stdout.strip()
+
+
+def test_importing_the_package_pulls_in_nothing_heavy():
+    heavy = {"torch", "transformers", "datasets", "pandas", "numpy", "sklearn", "matplotlib"}
+    loaded = run("import sys, cookbook; print(*sys.modules)").split()
+    assert not heavy & {name.partition(".")[0] for name in loaded}
+
+
+@pytest.mark.parametrize("module", ["plots", "metrics", "quality", "data", "offline"])
+def test_modules_that_need_no_torch_do_not_load_it(module):
+    loaded = run(f"import sys; from cookbook import {module}; print(*sys.modules)").split()
+    assert "torch" not in loaded
+
+
+def test_every_module_is_reached_lazily():
+    for name in cookbook.__all__:
+        assert getattr(cookbook, name).__name__ == f"cookbook.{name}"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = cookbook.nothing
+    assert set(cookbook.__all__) <= set(dir(cookbook))
+
+
+def test_a_wheel_carries_the_data_and_finds_it_without_the_clone(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    build += ["-w", str(tmp_path)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+        metadata = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        assert "License-Expression: Apache-2.0" in archive.read(metadata).decode()
+        assert any(name.endswith("/licenses/LICENSE") for name in archive.namelist())
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "from cookbook import data\n"
+        "print(data.shipped('clickbait_titles.csv'))\n"
+        "print(len(data.read_csv(data.shipped('clickbait_challenge.csv'))) >= 150)"
+    )
+    where, enough = run(code, cwd=tmp_path).splitlines()
+    assert Path(where).is_relative_to(tmp_path / "site")
+    assert enough == "True"
+
+
+def test_no_range_makes_colab_replace_torch_or_numpy():
+    # Versions that Colab has had installed with Python 3.12, the oldest of them.
+    colab = {"torch": "2.6.0", "numpy": "2.0.2", "pandas": "2.2.2", "scikit-learn": "1.6.1"}
+    ranges = {}
+    for line in requires("small-model-cookbook"):
+        requirement = Requirement(line)
+        if requirement.marker is None:
+            ranges[requirement.name] = requirement.specifier
+            assert all(part.operator == ">=" for part in requirement.specifier)
+    for name, version in colab.items():
+        assert version in ranges[name]
