@@ -1,0 +1,42 @@
+# Each target sets up .venv when it is missing, or when what it installs has changed.
+PYTHON ?= python3
+BIN := .venv/bin
+# Nothing here asks the Hub: the models come with pip.
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help demo test lint bench notebooks address clean
+
+help: ## show what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/notebooks.done ## run the notebooks with the models that pip brings; results in out/
+	@$(BIN)/python notebooks/run.py demo
+
+test: .venv/test.done lint ## lint, check types and run every test
+	@$(BIN)/python -m pytest
+
+lint: .venv/test.done
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+bench: .venv/test.done ## print one line a figure; needs an idle machine
+	@$(BIN)/python tests/benchmarks/bench_clickbait.py
+
+notebooks: .venv/notebooks.done ## run the notebooks and put the outputs into them
+	@$(BIN)/python notebooks/run.py refresh
+
+address: .venv/notebooks.done ## write the repository's address into every notebook
+	@$(BIN)/python notebooks/address.py
+
+clean: ## remove .venv and results
+	rm -rf .venv out dist build
+
+.venv/notebooks.done: EXTRAS := notebooks,offline
+.venv/test.done: EXTRAS := test
+.venv/%.done: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (a minute or two) …"
+	@$(BIN)/python -m pip install -q -c constraints.txt -e ".[$(EXTRAS)]"
+	@touch $@

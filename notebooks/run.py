@@ -1,0 +1,135 @@
+"""Run the notebooks from the command line.
+
+`demo` runs them with the models that pip brings and leaves everything under out/; `refresh` does
+the same and puts the outputs into the notebooks themselves.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbconvert import HTMLExporter
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What `make demo` sets differently from the defaults, which are the article's on a Colab T4.
+DEMO: dict[str, dict[str, Any]] = {
+    "clickbait/2_fine_tune_albert": {
+        "base_model": "minilm",
+        "learning_rate": 1.5e-4,
+        "frozen_layers": 2,
+        "seeds": [0, 1],  # two of the three, so that it takes minutes
+        "output_dir": "out/clickbait",
+    },
+}
+# What the committed outputs are made with beyond that.
+REFRESH: dict[str, dict[str, Any]] = {"clickbait/2_fine_tune_albert": {"seeds": [0, 1, 2]}}
+
+
+# Pictures for the README, taken from the figures of a refreshed run.
+PICTURES = {"clickbait/2_fine_tune_albert": {"challenge.png": "clickbait_challenge.png"}}
+
+
+def execute(name: str, **parameters: Any) -> Path:
+    """Run one notebook; return the executed copy, which lies in its `output_dir` beside the HTML.
+
+    Args:
+        name: Path below notebooks/, without the ending, such as `clickbait/2_fine_tune_albert`.
+        **parameters: Replace those of `DEMO` and of the notebook's `parameters` cell.
+    """
+    settings = {**DEMO[name], **parameters}
+    folder = ROOT / settings["output_dir"]
+    folder.mkdir(parents=True, exist_ok=True)
+    executed = folder / f"{Path(name).name}.ipynb"
+    papermill.execute_notebook(
+        ROOT / "notebooks" / f"{name}.ipynb",
+        executed,
+        parameters=settings,
+        kernel_name="python3",
+        cwd=ROOT,
+        progress_bar=True,
+    )
+    html, _ = HTMLExporter().from_filename(str(executed))
+    executed.with_suffix(".html").write_text(html, "utf-8")
+    return executed
+
+
+def refresh(name: str, executed: Path) -> None:
+    """Put the outputs of an executed copy into the notebook, its parameters left as they were.
+
+    Pictures that the README shows are taken along.
+    """
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    cells = [
+        cell
+        for cell in nbformat.read(executed, as_version=4).cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    count = 0
+    for cell, done in zip(notebook.cells, cells, strict=True):
+        if cell.cell_type == "code":
+            # Progress bars are for those who wait; as widgets they don't render on GitHub either.
+            cell.outputs = [out for out in done.outputs if not _is_progress(out)]
+            # Counted anew, since the cell with the demo's parameters is left out.
+            count += 1
+            cell.execution_count = count
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count
+    notebook.metadata.pop("widgets", None)
+    nbformat.write(notebook, ROOT / "notebooks" / f"{name}.ipynb")
+    folder = ROOT / "notebooks" / "pictures"
+    folder.mkdir(exist_ok=True)
+    for figure, picture in PICTURES.get(name, {}).items():
+        shutil.copyfile(executed.parent / "figures" / figure, folder / picture)
+
+
+def _is_progress(output: nbformat.NotebookNode) -> bool:
+    is_widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return is_widget or output.get("name") == "stderr"
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """Return a short table of what `metrics.json` holds."""
+    test = metrics["test"]
+    rows = {"accuracy": test["accuracy"], "macro F1": test["f1_macro"]}
+    for label in metrics["labels"]:
+        rows[f"accuracy {label}"] = test.get(f"accuracy_{label}", float("nan"))
+    lines = [f"{name:<20} {value:.3f}" for name, value in rows.items()]
+    lines.append(f"{'training':<20} {metrics['train_seconds']:.0f} s")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=["demo", "refresh"])
+    parser.add_argument("--real-headlines", help="CSV or address to measure on instead")
+    arguments = parser.parse_args()
+    for name in DEMO:
+        extra = REFRESH[name] if arguments.task == "refresh" else {}
+        if arguments.real_headlines:
+            extra = {**extra, "real_headlines": arguments.real_headlines}
+        start = time.perf_counter()
+        executed = execute(name, **extra)
+        seconds = time.perf_counter() - start
+        if arguments.task == "refresh":
+            refresh(name, executed)
+        folder = executed.parent
+        metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+        sys.stdout.write(
+            f"\n{name}, {metrics['base_model']}, on the synthetic test split\n"
+            f"{summary(metrics)}\n{'notebook':<20} {seconds:.0f} s\n\n"
+        )
+        for path in sorted(folder.iterdir()):
+            sys.stdout.write(f"{path.relative_to(ROOT)}{'/' if path.is_dir() else ''}\n")
+
+
+if __name__ == "__main__":
+    main()

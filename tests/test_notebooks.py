@@ -1,0 +1,175 @@
+"""Every notebook runs end to end, agrees with the repository's address and is fit to be read."""
+
+import ast
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from transformers import AlbertConfig, AlbertModel, pipeline
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "notebooks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+address, runner = load("address"), load("run")
+NOTEBOOKS = address.notebooks()
+by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@by_name
+def test_the_address_is_that_of_pyproject(path):
+    assert address.addressed(path) == nbformat.read(path, as_version=4)
+    assert address.badge(path) in nbformat.read(path, as_version=4).cells[0].source
+
+
+def test_a_new_address_reaches_badge_and_install_cell(monkeypatch):
+    monkeypatch.setattr(address, "repository", lambda: "https://github.com/someone/else")
+    for path in NOTEBOOKS:
+        notebook = nbformat.writes(address.addressed(path))
+        assert "github/someone/else/blob/main/notebooks/" in notebook
+        assert "git+https://github.com/someone/else" in notebook
+
+
+@by_name
+def test_a_notebook_is_fit_to_be_read(path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1
+    assert notebook.cells[0].source.startswith("# ")
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    assert "widgets" not in notebook.metadata
+    outputs = [output for cell in code for output in cell.outputs]
+    assert outputs, "committed without outputs"
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    counts = [cell.execution_count for cell in code]
+    assert counts == list(range(1, len(code) + 1)), "not run from top to bottom"
+    text = nbformat.writes(notebook)
+    assert str(ROOT) not in text
+    assert "!pip" not in text
+    assert not re.search(r"hf_[A-Za-z0-9]{20}", text)
+
+
+@by_name
+def test_what_a_notebook_uses_exists(path):
+    """Attributes of the cookbook's modules, and the keywords that their functions are given."""
+    import inspect
+
+    import cookbook
+
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type != "code":
+            continue
+        source = re.sub(r"^(\s*)%", r"\1pass  # %", cell.source, flags=re.MULTILINE)
+        for node in ast.walk(ast.parse(source)):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            owner = node.func.value
+            if isinstance(owner, ast.Name) and owner.id in cookbook.__all__:
+                function = getattr(getattr(cookbook, owner.id), node.func.attr)
+                known = inspect.signature(function).parameters
+                if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+                    assert {k.arg for k in node.keywords if k.arg} <= set(known)
+
+
+def test_every_notebook_is_in_the_index():
+    index = (ROOT / "notebooks" / "README.md").read_text()
+    front = (ROOT / "README.md").read_text()
+    for path in NOTEBOOKS:
+        assert f"({path.relative_to(ROOT / 'notebooks').as_posix()})" in index
+        assert f"({path.relative_to(ROOT).as_posix()})" in front
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory, titles):
+    """The clickbait notebook on 400 titles of one's own, for one epoch and two seeds."""
+    folder = tmp_path_factory.mktemp("demo")
+    own = titles.groupby("label").head(200)
+    own.to_csv(folder / "own.csv", index=False)
+    real = titles.groupby("label").tail(30)[["text", "label"]]
+    real.to_csv(folder / "real.csv", index=False)
+    return runner.execute(
+        "clickbait/2_fine_tune_albert",
+        titles=str(folder / "own.csv"),
+        real_headlines=str(folder / "real.csv"),
+        epochs=2,
+        learning_rate=3e-4,
+        early_stopping_patience=1,
+        seeds=[0, 1],
+        output_dir=str(folder / "out"),
+    ).parent
+
+
+def test_the_notebook_runs_end_to_end_and_leaves_what_it_promises(demo):
+    names = {path.name for path in demo.iterdir()}
+    notebook = "2_fine_tune_albert"
+    assert {f"{notebook}.ipynb", f"{notebook}.html", "model", "metrics.json", "figures"} <= names
+    assert "checkpoints" not in names
+    figures = {path.name for path in (demo / "figures").iterdir()}
+    assert len(figures) >= 6
+    assert "confusion_matrix.png" in figures
+
+
+def test_its_figures_are_those_of_the_saved_model(demo, titles):
+    results = json.loads((demo / "metrics.json").read_text())
+    assert results["labels"] == ["clickbait", "factual"]
+    assert results["test"]["support_clickbait"] + results["test"]["support_factual"] == 40
+    assert results["real"]["accuracy"] == results["real_lower"]["accuracy"]  # MiniLM lower-cases
+    assert set(results["seeds"]) == {"0", "1"}
+    real = pd.read_csv(demo.parent / "real.csv")
+    classifier = pipeline("text-classification", model=str(demo / "model"))
+    found = [answer["label"] for answer in classifier(real["text"].tolist())]
+    assert (real["label"] == found).mean() == pytest.approx(results["real"]["accuracy"])
+    assert results["seeds"]["0"]["real accuracy"] == pytest.approx(results["real"]["accuracy"])
+
+
+def test_the_summary_names_every_label(demo):
+    table = runner.summary(json.loads((demo / "metrics.json").read_text()))
+    for word in ("accuracy", "macro F1", "clickbait", "factual", "training"):
+        assert word in table
+
+
+def test_an_albert_three_labels_and_no_internet(tmp_path, titles, tokenizer):
+    """The default architecture, tiny; labels of one's own; what can't be fetched is skipped."""
+    config = AlbertConfig(
+        vocab_size=tokenizer.vocab_size,
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    AlbertModel(config).save_pretrained(tmp_path / "albert")
+    tokenizer.save_pretrained(tmp_path / "albert")
+    own = titles.groupby("label").head(60)[["text", "label"]]
+    quizzes = own[own["text"].str.contains("?", regex=False)].assign(label="question")
+    pd.concat([own.drop(quizzes.index), quizzes]).to_csv(tmp_path / "own.csv", index=False)
+    executed = runner.execute(
+        "clickbait/2_fine_tune_albert",
+        base_model=str(tmp_path / "albert"),
+        frozen_layers=0,
+        titles=str(tmp_path / "own.csv"),
+        real_headlines="http://127.0.0.1:9/real.csv",
+        epochs=1,
+        seeds=[0],
+        output_dir=str(tmp_path / "out"),
+    )
+    text = executed.read_text()
+    assert "Skipped: real headlines couldn't be fetched" in text
+    assert "127.0.0.1:9/real.csv can't be reached" in text
+    assert "Nothing pushed" in text
+    assert "real" not in json.loads((executed.parent / "metrics.json").read_text())
+    saved = json.loads((executed.parent / "model" / "config.json").read_text())
+    assert saved["architectures"] == ["AlbertForSequenceClassification"]
+    assert saved["label2id"] == {"clickbait": 0, "factual": 1, "question": 2}
