@@ -34,7 +34,7 @@ def class_balance(balance: pd.DataFrame) -> Figure:
     axes.set(title="Rows per label", xlabel="rows", ylabel="")
     axes.invert_yaxis()
     if len(balance) > 1:
-        axes.legend(title="", frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+        axes.legend(title="", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axes.margins(x=0.12)
     return _done(figure)
 

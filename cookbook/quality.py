@@ -288,8 +288,9 @@ def near_duplicates(
     """Find texts that repeat an earlier one, to the letter or nearly.
 
     Two texts are compared by rapidfuzz's `ratio` (the share of characters in common, in order) on
-    their lower-cased words, in order, without punctuation. Exact where MinHash only estimates, and
-    still fast: texts too different in length are never compared. Texts that differ in a number
+    their lower-cased words without punctuation, both as they stand and sorted: in order, so that it
+    matters who beat whom; sorted, so that another word, which then stands elsewhere, weighs more.
+    Exact where MinHash only estimates, and still fast: texts too different in length are never compared. Texts that differ in a number
     tell different things ('wins 3-1', 'version 14') and aren't duplicates unless told so.
 
     Args:
@@ -334,7 +335,8 @@ def near_duplicates(
         )
         for i, j in zip(*np.nonzero(scores), strict=True):
             a, b = block[i], later[j]
-            if i < j and numbers_id[a] == numbers_id[b] and keys[a]:
+            alike = i < j and numbers_id[a] == numbers_id[b] and keys[a]
+            if alike and fuzz.ratio(*(" ".join(sorted(words[k])) for k in (a, b))) >= similarity:
                 found.append((min(a, b), max(a, b), scores[i, j]))
     columns = ["row", "of", "similarity"]
     if not found:
