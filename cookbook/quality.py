@@ -290,8 +290,9 @@ def near_duplicates(
     Two texts are compared by rapidfuzz's `ratio` (the share of characters in common, in order) on
     their lower-cased words without punctuation, both as they stand and sorted: in order, so that it
     matters who beat whom; sorted, so that another word, which then stands elsewhere, weighs more.
-    Exact where MinHash only estimates, and still fast: texts too different in length are never compared. Texts that differ in a number
-    tell different things ('wins 3-1', 'version 14') and aren't duplicates unless told so.
+    Exact where MinHash only estimates, and still fast: texts too different in length are never
+    compared. Texts that differ in a number tell different things ('wins 3-1', 'version 14') and
+    aren't duplicates unless told so.
 
     Args:
         texts: The texts.
