@@ -61,10 +61,19 @@ def trained(minilm, tokenizer, few_titles, tmp_path_factory):
         compute_metrics=metrics.compute_metrics(names),
     )
     trainer.train()
+    # Asked here, since a Trainer is of no use once other TrainingArguments were made.
+    masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
+    evaluation = trainer.evaluate()
     folder = tmp_path_factory.mktemp("model")
     trainer.save_model(folder)
     test = splits["test"].to_pandas()
     test["label"] = [names[i] for i in test["label"]]
     return SimpleNamespace(
-        trainer=trainer, folder=folder, splits=splits, names=names, test=pd.DataFrame(test)
+        trainer=trainer,
+        masks=masks,
+        evaluation=evaluation,
+        folder=folder,
+        splits=splits,
+        names=names,
+        test=pd.DataFrame(test),
     )
