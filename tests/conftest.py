@@ -63,7 +63,7 @@ def trained(minilm, tokenizer, few_titles, tmp_path_factory):
     trainer.train()
     # Asked here, since a Trainer is of no use once other TrainingArguments were made.
     masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
-    evaluation = trainer.evaluate()
+    trainer.evaluate()
     folder = tmp_path_factory.mktemp("model")
     trainer.save_model(folder)
     test = splits["test"].to_pandas()
@@ -71,7 +71,6 @@ def trained(minilm, tokenizer, few_titles, tmp_path_factory):
     return SimpleNamespace(
         trainer=trainer,
         masks=masks,
-        evaluation=evaluation,
         folder=folder,
         splits=splits,
         names=names,
