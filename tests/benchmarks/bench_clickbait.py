@@ -21,6 +21,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
 
 from cookbook import data, features, labels, metrics, offline, training
@@ -32,7 +33,9 @@ EPOCHS, LEARNING_RATE, BATCH_SIZE = 1, 1e-4, 32
 def article_preparation(splits, tokenizer):
     """Prepare the way that the articles do: ids row by row, padding to the longest of a batch."""
     encoder = LabelEncoder().fit(splits["train"]["label"][:])
-    prepared = splits.map(lambda row: {"label": int(encoder.transform([row["label"]])[0])})
+    prepared = splits.map(
+        lambda row: {"labels": int(encoder.transform([row["label"]])[0])}, remove_columns="label"
+    )
     return prepared.map(
         lambda rows: tokenizer(rows["text"], padding=True, truncation=True), batched=True
     )
@@ -58,6 +61,7 @@ def train(checkpoint, tokenizer, prepared, arguments, freeze, seed=0):
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=metrics.compute_metrics(["clickbait", "factual"]),
     )
+    trainer.remove_callback(PrinterCallback)  # one line a figure, nothing else
     start = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - start
@@ -126,7 +130,7 @@ def main():
         }
         seconds = {name: [] for name in runs}
         accuracy = {name: [] for name in runs}
-        for seed in (0, 1):
+        for seed in (0,):
             for name, (rows, arguments, freeze) in runs.items():
                 arguments.seed = seed
                 took, score = train(checkpoint, tokenizer, rows, arguments, freeze, seed)
