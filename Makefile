@@ -3,7 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Nothing here asks the Hub: the models come with pip.
 export HF_HUB_OFFLINE ?= 1
-export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help demo test lint bench notebooks address clean
 

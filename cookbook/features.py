@@ -53,6 +53,8 @@ def tokenize(
 def _tokenize(
     part: Dataset, split: str, tokenizer: PreTrainedTokenizerBase, text: str, limit: int | None
 ) -> Dataset:
+    from datasets import Dataset, concatenate_datasets
+
     texts = part[text][:]
     for row, value in enumerate(texts):
         if not isinstance(value, str):
@@ -92,8 +94,5 @@ def _tokenize(
         "attention_mask": pa.ListArray.from_arrays(offsets, ones),
         "length": pa.array(lengths),
     }
-    for name, column in columns.items():
-        if name in part.column_names:
-            part = part.remove_columns(name)
-        part = part.add_column(name, column)
-    return part
+    others = part.remove_columns(columns.keys() & set(part.column_names))
+    return concatenate_datasets([others, Dataset(pa.table(columns))], axis=1)
