@@ -21,7 +21,7 @@ lint: .venv/test.done
 	@$(BIN)/mypy
 
 bench: .venv/test.done ## print one line a figure; needs an idle machine
-	@$(BIN)/python tests/benchmarks/bench_clickbait.py
+	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
 notebooks: .venv/notebooks.done ## run the notebooks and put the outputs into them
 	@$(BIN)/python notebooks/run.py refresh

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
+import re
 import urllib.error
 import urllib.request
 import warnings
@@ -135,27 +137,30 @@ def load_splits(
     source: Source,
     *,
     text: str = "text",
-    label: str = "label",
+    label: str | None = "label",
+    keywords: str | None = None,
     group: str | None = None,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
     **options: Any,
 ) -> DatasetDict:
-    """Read labelled texts into train, validation and test; make the splits that are missing.
+    """Read texts into train, validation and test; make the splits that are missing.
 
-    Rows whose text isn't a string, or is empty, and rows without a label are dropped with a
-    warning that counts them; so is a split without any label, such as the test split of a
-    benchmark (-1 in a Hub data set means none). New splits are stratified by label. Rows that share
-    a `group` stay in one split, so that two versions of one story can't stand on both sides. The
-    order of the rows and the seed decide alone: the same file gives the same splits on every
-    machine.
+    Rows whose text isn't a string, or is empty, and rows without a label or without keywords, where
+    such a column is named, are dropped with a warning that counts them; so is a split without any
+    label, such as the test split of a benchmark (-1 in a Hub data set means none). New splits are
+    stratified by label, where there is one. Rows that share a `group` stay in one split, so that
+    two versions of one story can't stand on both sides. The order of the rows and the seed decide
+    alone: the same file gives the same splits on every machine.
 
     Args:
         source: Path or URL of a CSV, a DataFrame, a `Dataset`, a `DatasetDict`, or the name of a
             data set on the Hub.
         text: Column of the texts.
-        label: Column of the labels.
+        label: Column of the labels; None where there is none.
+        keywords: Column of keywords (see `split_keywords` for what a cell may be), for a model that
+            writes them; every cell becomes one string with the keywords separated by ', '.
         group: Column that ties rows together, or None; empty cells tie nothing.
         validation: Share of the rows for validation, where that split is missing.
         test: Share of the rows for test, where that split is missing.
@@ -177,6 +182,7 @@ def load_splits(
     """
     from datasets import ClassLabel, Dataset, DatasetDict
 
+    wanted = [column for column in (text, label, keywords) if column]
     loaded = _load(source, text, label, options)
     if isinstance(loaded, Mapping):
         named = {_SPLIT_ALIASES.get(str(name), str(name)): part for name, part in loaded.items()}
@@ -192,25 +198,30 @@ def load_splits(
     for name, part in named.items():
         where = f"split {name!r}"
         if isinstance(part, Dataset):
-            _require(part.column_names, [text, label], where)
-            feature = part.features[label]
+            _require(part.column_names, wanted, where)
+            feature = part.features[label] if label else None
             part = cast(pd.DataFrame, part.to_pandas())
             if isinstance(feature, ClassLabel):
                 classes = feature
                 part[label] = part[label].where(part[label] >= 0)
-        _require(part.columns, [c for c in (text, label, group) if c], where)
-        if name != "train" and part[label].isna().all():
+        _require(part.columns, [*wanted, *([group] if group else [])], where)
+        if label and name != "train" and part[label].isna().all():
             warnings.warn(f"Dropped {where}: it has no labels.", stacklevel=2)
             continue
-        part = _named(usable(part, text, label), {text: "text", label: "label"})
-        # Whole numbers beside a missing one were read as 0.0 and 1.0.
-        frames[name] = part.assign(label=part["label"].convert_dtypes())
+        if keywords:
+            joined = part[keywords].map(lambda cell: ", ".join(split_keywords(cell)) or None)
+            part = part.assign(**{keywords: joined})
+        part = usable(part, text, label, keywords)
+        part = _named(part, {text: "text", **({label: "label"} if label else {})})
+        if label:  # whole numbers beside a missing one were read as 0.0 and 1.0
+            part = part.assign(label=part["label"].convert_dtypes())
+        frames[name] = part
 
     missing = {"validation": validation, "test": test}
     missing = {name: share for name, share in missing.items() if name not in frames}
     if missing:
-        assigned = assign_splits(frames["train"], "label", group, missing, seed)
         whole = frames["train"]
+        assigned = assign_splits(whole, "label" if label else None, group, missing, seed)
         frames |= {name: whole[assigned == name] for name in ("train", *missing)}
 
     ordered = [*SPLITS, *(name for name in frames if name not in SPLITS)]
@@ -221,7 +232,11 @@ def load_splits(
 
 
 def assign_splits(
-    frame: pd.DataFrame, label: str, group: str | None, shares: Mapping[str, float], seed: int
+    frame: pd.DataFrame,
+    label: str | None,
+    group: str | None,
+    shares: Mapping[str, float],
+    seed: int,
 ) -> pd.Series:
     """Say for each row which split it goes to; stratified by label, groups kept whole.
 
@@ -232,7 +247,7 @@ def assign_splits(
 
     Args:
         frame: The rows.
-        label: Column of the labels.
+        label: Column of the labels, or None.
         group: Column of the groups, or None.
         shares: Share of the rows per new split, such as `{"validation": 0.1, "test": 0.1}`; what
             remains is `train`.
@@ -250,7 +265,8 @@ def assign_splits(
     if group:
         alone = frame[group].isna() | (frame[group].astype(str).str.strip() == "")
         keys = keys.where(alone, frame[group].astype(str).radd("group "))
-    by_key = frame[label].astype(str).groupby(keys.to_numpy(), sort=False)
+    labels = frame[label] if label else pd.Series("", index=frame.index)
+    by_key = labels.astype(str).groupby(keys.to_numpy(), sort=False)
     sizes = by_key.size()
     labels_in = by_key.agg(lambda s: "|".join(sorted(set(s))))
     mixed = by_key.min() != by_key.max()
@@ -286,16 +302,22 @@ def assign_splits(
     return assigned
 
 
-def usable(frame: pd.DataFrame, text: str = "text", label: str | None = "label") -> pd.DataFrame:
+def usable(
+    frame: pd.DataFrame,
+    text: str = "text",
+    label: str | None = "label",
+    keywords: str | None = None,
+) -> pd.DataFrame:
     """Drop rows that can't be used, and warn with their number, reason and first positions.
 
     Args:
         frame: The rows.
         text: Column of the texts.
         label: Column of the labels; None where there is none.
+        keywords: Column of the keywords; None where there is none.
 
     Returns:
-        The rows whose text is a non-empty string and whose label is there.
+        The rows whose text is a non-empty string and whose label and keywords are there.
 
     Raises:
         ValueError: No row is left.
@@ -310,11 +332,14 @@ def usable(frame: pd.DataFrame, text: str = "text", label: str | None = "label")
     reasons = {f"{text!r} is not a string": ~is_string, f"{text!r} is empty": is_blank}
     if label is not None:
         reasons["without a label"] = is_string & ~is_blank & frame[label].isna()
+    if keywords is not None:
+        none = ~frame[keywords].map(lambda cell: bool(split_keywords(cell))).astype(bool)
+        reasons["without keywords"] = is_string & ~is_blank & none
     bad = np.logical_or.reduce(list(reasons.values()))
     if not bad.any():
         return frame
     details = "; ".join(
-        f"{mask.sum()} where {reason}" if "label" not in reason else f"{mask.sum()} {reason}"
+        f"{mask.sum()} {'' if reason.startswith('without') else 'where '}{reason}"
         for reason, mask in reasons.items()
         if mask.any()
     )
@@ -324,6 +349,43 @@ def usable(frame: pd.DataFrame, text: str = "text", label: str | None = "label")
         raise ValueError(f"No usable row is left. Dropped {message}")
     warnings.warn(f"Dropped {message}", stacklevel=2)
     return frame[~bad]
+
+
+def split_keywords(cell: object, unique: bool = True) -> list[str]:
+    """Turn a cell of keywords into a list, whatever way they are written down.
+
+    A string separated by commas, semicolons or line breaks; a list, also one that a CSV holds as
+    text (`"['Go', 'Redis']"`); nothing. The first of repeated keywords stays (case apart).
+
+    Args:
+        cell: What a column of keywords holds in one row, or what a model wrote.
+        unique: False keeps repeated and empty keywords too, to check what was written.
+
+    Returns:
+        The keywords in their order, without white space around them; empty where there are none.
+
+    Example:
+        >>> split_keywords("Go; Redis;go"), split_keywords("['Go', 'C++']"), split_keywords(None)
+        (['Go', 'Redis'], ['Go', 'C++'], [])
+    """
+    if isinstance(cell, str):
+        if cell.strip().startswith("[") and cell.strip().endswith("]"):
+            try:
+                return split_keywords(ast.literal_eval(cell.strip()), unique)
+            except (ValueError, SyntaxError):
+                pass  # no list after all
+        parts = re.split(r"[,;\n]", cell)
+    elif isinstance(cell, (list, tuple, np.ndarray)):
+        parts = [part for part in cell if isinstance(part, str)]
+    else:
+        parts = []
+    parts = [" ".join(part.split()) for part in parts]
+    if not unique:
+        return parts
+    kept: dict[str, str] = {}
+    for part in filter(None, parts):
+        kept.setdefault(part.casefold(), part)
+    return list(kept.values())
 
 
 def show_samples(
@@ -361,7 +423,7 @@ def show_samples(
 
 
 def _load(
-    source: Source, text: str, label: str, options: dict[str, Any]
+    source: Source, text: str, label: str | None, options: dict[str, Any]
 ) -> pd.DataFrame | Dataset | DatasetDict:
     if not isinstance(source, (str, Path)):
         return source
@@ -391,5 +453,5 @@ def _require(columns: Any, wanted: list[Hashable] | list[str], where: Any) -> No
     if absent:
         raise ValueError(
             f"{where} has no column {', '.join(map(repr, absent))}; it has: "
-            f"{', '.join(map(repr, columns))}. Name yours with text=, label= or group=."
+            f"{', '.join(map(repr, columns))}. Name yours with text=, label=, keywords= or group=."
         )

@@ -1,8 +1,10 @@
-"""Many texts to labels."""
+"""Many texts to labels or keywords."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    StoppingCriteria,
+)
+
+from cookbook.data import split_keywords
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,16 +54,8 @@ def classify(
         OSError: There is no such model; says so.
     """
     texts = list(texts)
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(f"Text {row} is {text!r}, which is no string.")
-    network: Any = model
-    if isinstance(model, (str, Path)):
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
-        network = AutoModelForSequenceClassification.from_pretrained(model)
-    if tokenizer is None:
-        raise ValueError("Pass the tokenizer along with the model, or the model's folder alone.")
-
+    _require_strings(texts)
+    network, tokenizer = _loaded(model, tokenizer, AutoModelForSequenceClassification)
     order = np.argsort([len(text) for text in texts], kind="stable")
     names = [network.config.id2label[i] for i in range(network.config.num_labels)]
     probabilities = np.zeros((len(texts), len(names)))
@@ -106,3 +107,205 @@ def worst_mistakes(answers: pd.DataFrame, labels: Sequence[str], n: int = 10) ->
     table.insert(1, "label", list(labels))
     wrong = table[table["label"] != table["predicted"]]
     return wrong.sort_values("score", ascending=False).head(n).reset_index(drop=True)
+
+
+def extract_keywords(
+    texts: Sequence[str],
+    model: str | Path | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    present_only: bool = True,
+    **generation: Any,
+) -> list[list[str]]:
+    """Write keywords for many texts with a fine-tuned seq2seq model.
+
+    Texts are sorted by length first, so that a batch has next to no padding, and answered in the
+    order they came. Every keyword that stands in its text gets the text's spelling; one that
+    doesn't is dropped, unless asked for: a small model that writes what isn't there is mostly wrong
+    (dropping it costs the few abstractions that it gets right). Repeats are taken out, and
+    writing stops at the third one: what follows would be more of the same, and the whole batch
+    would wait for it. The model's `generation_config` bounds the number of tokens in any case.
+
+    Args:
+        texts: The texts; an empty one has no keywords.
+        model: A fine-tuned seq2seq model, its folder, or its name on the Hub.
+        tokenizer: Its tokenizer; None where `model` is a folder or a name.
+        batch_size: Texts at once.
+        max_length: Tokens of a text at most, the rest is not read; None for what the model takes.
+        present_only: Whether to keep only keywords that stand in the text.
+        **generation: Passed to `model.generate`, for instance `num_beams=4`.
+
+    Returns:
+        A list of keywords per text.
+
+    Raises:
+        ValueError: A text is no string (names its position), or the tokenizer is missing.
+        OSError: There is no such model; says so.
+    """
+    texts = list(texts)
+    _require_strings(texts)
+    network, tokenizer = _loaded(model, tokenizer, AutoModelForSeq2SeqLM)
+    limits = [tokenizer.model_max_length]
+    if isinstance(positions := getattr(network.config, "max_position_embeddings", None), int):
+        limits.append(positions)
+    max_length = max_length or min(limits)
+    written: list[list[str]] = [[] for _ in texts]
+    order = [i for i in np.argsort([len(text) for text in texts]) if texts[i].strip()]
+    starts = range(0, len(order), batch_size)
+    separators = tokenizer(",;", add_special_tokens=False)["input_ids"]
+    was_training = network.training
+    network.eval()
+    with torch.inference_mode():
+        for start in tqdm(starts, desc="Extract keywords", leave=False, disable=len(starts) < 10):
+            rows = order[start : start + batch_size]
+            batch = tokenizer(
+                [texts[row] for row in rows],
+                padding=True,
+                truncation=True,
+                max_length=max_length,
+                return_token_type_ids=False,
+                return_tensors="pt",
+            ).to(network.device)
+            answers = network.generate(
+                **batch,
+                **{"use_cache": True, "stopping_criteria": [_Repeats(separators)], **generation},
+            )
+            lines = tokenizer.batch_decode(answers, skip_special_tokens=True)
+            for row, line in zip(rows, lines, strict=True):
+                written[row] = _spelt(split_keywords(line), texts[row], present_only)
+    network.train(was_training)
+    return written
+
+
+class _Repeats(StoppingCriteria):
+    """Stop a text at its third keyword that was written before, or at one that is far too long."""
+
+    def __init__(self, separators: list[int], longest: int = 16) -> None:
+        self.separators, self.longest = set(separators), longest
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        stuck = [self._stuck(ids) for ids in input_ids.tolist()]
+        return torch.tensor(stuck, device=input_ids.device)
+
+    def _stuck(self, ids: list[int]) -> bool:
+        keywords: list[tuple[int, ...]] = [()]
+        for token in ids:
+            if token in self.separators:
+                keywords.append(())
+            else:
+                keywords[-1] += (token,)
+        *finished, begun = keywords
+        return len(finished) - len(set(finished)) >= 3 or len(begun) > self.longest
+
+
+def restore_case(keyword: str, text: str) -> str | None:
+    """Give a keyword the spelling that it has in the text.
+
+    White space around punctuation doesn't matter, since tokenizers that lower-case write
+    'next. js' for 'Next.js'.
+
+    Args:
+        keyword: As a model wrote it.
+        text: The text it is about.
+
+    Returns:
+        The first stretch of the text that is the keyword but for case and white space; None where
+        there is none.
+
+    Example:
+        >>> restore_case("next. js", "We moved to Next.js 14."), restore_case("vue", "Revue")
+        ('Next.js', None)
+    """
+    pieces = re.findall(r"\w+|[^\w\s]", keyword)
+    if not pieces:
+        return None
+    pattern = r"\s*".join(map(re.escape, pieces))
+    before = r"(?<!\w)" if pieces[0][0].isalnum() else ""
+    after = r"(?!\w)" if pieces[-1][-1].isalnum() else ""
+    match = re.search(before + pattern + after, text, re.IGNORECASE)
+    return " ".join(match.group().split()) if match else None
+
+
+def top_keywords(
+    keywords: Iterable[Sequence[str]], n: int | None = 20, versions: bool = False
+) -> pd.DataFrame:
+    """Count keywords over many texts, different spellings of one thing together.
+
+    'nextjs', 'Next.js' and 'next.js 14' count as one, and so do 'LLM' and 'LLMs', shown in the
+    commonest spelling; 'C', 'C++' and 'C#' stay apart. A text counts once, however often it names
+    a thing.
+
+    Args:
+        keywords: Keywords per text, such as `extract_keywords` returns.
+        n: Rows at most; None for all.
+        versions: Whether to count versions ('Python 3.12') apart from the thing itself.
+
+    Returns:
+        One row per keyword, the commonest first: `keyword`, `texts` (number of texts), `share` (of
+        the texts, 0 to 1) and `spellings` (how it was written, the commonest first).
+
+    Example:
+        >>> top_keywords([["Next.js", "Go"], ["nextjs"], ["next.js 14"]])["texts"].tolist()
+        [3, 1]
+    """
+    spellings: dict[str, Counter[str]] = {}
+    counts: Counter[str] = Counter()
+    total = 0
+    for phrases in keywords:
+        if isinstance(phrases, str):
+            raise ValueError(
+                f"Keywords are one string, not a list: {phrases!r}. Split them first, for instance "
+                "with cookbook.data.split_keywords."
+            )
+        total += 1
+        seen: dict[str, str] = {}
+        for phrase in phrases:
+            name = phrase if versions else _VERSION.sub("", phrase)
+            if key := _canonical(name):
+                seen.setdefault(key, name)
+        counts.update(seen.keys())
+        for key, name in seen.items():
+            spellings.setdefault(key, Counter())[name] += 1
+    rows = []
+    for key, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n]:
+        written = [name for name, _ in spellings[key].most_common()]
+        rows.append((written[0], count, count / total, written))
+    return pd.DataFrame(rows, columns=["keyword", "texts", "share", "spellings"])
+
+
+# ' 14', ' v2.1', ' 3.12-rc1' at the end of a name; what stands before it is the thing itself.
+_VERSION = re.compile(r"(?<=\w)\s+v?\d+(\.\d+|\.x)*(-?(alpha|beta|rc)\.?\d*)?$", re.IGNORECASE)
+
+
+def _canonical(name: str) -> str:
+    name = re.sub(r"(?<=[A-Z])s$", "", name)  # 'LLMs' is 'LLM', 'Windows' isn't 'Window'
+    return re.sub(r"[^\w+#]|_", "", name.casefold())
+
+
+def _spelt(keywords: list[str], text: str, present_only: bool) -> list[str]:
+    found = []
+    for keyword in keywords:
+        spelling = restore_case(keyword, text)
+        if spelling or not present_only:
+            found.append(spelling or keyword)
+    return split_keywords(found)
+
+
+def _require_strings(texts: list[str]) -> None:
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"Text {row} is {text!r}, which is no string.")
+
+
+def _loaded(
+    model: str | Path | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, kind: Any
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    network: Any = model
+    if isinstance(model, (str, Path)):
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
+        network = kind.from_pretrained(model)
+    if tokenizer is None:
+        raise ValueError("Pass the tokenizer along with the model, or the model's folder alone.")
+    return network, tokenizer

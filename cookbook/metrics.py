@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from sklearn.metrics import confusion_matrix as count_confusions
 
 if TYPE_CHECKING:
-    from transformers import EvalPrediction
+    from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 
 def confusion(
@@ -172,6 +174,212 @@ def pass_rates(challenge: pd.DataFrame, predictions: Sequence[str]) -> pd.DataFr
         rows=("text", "size"), passed=("passed", "mean"), unchanged=("unchanged", "mean")
     )
     return table
+
+
+# Keyphrases. Scores as in KPEval (https://github.com/uclanlp/KPEval, exact matching), which follows
+# Chan et al. 2019 (https://arxiv.org/abs/1906.04106); Meng's as in OpenNMT-kpg-release.
+
+
+def keyphrase_matches(
+    texts: Sequence[str],
+    predictions: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    k: int = 5,
+) -> pd.DataFrame:
+    """Score the keywords of each text, to see where a mean comes from.
+
+    Phrases are lower-cased and stemmed (Porter's stemmer in NLTK's version, which the reference
+    implementations use); empty ones, and repeats after stemming, are dropped. A prediction is right
+    where the same sequence of stems is among the references. A phrase is `present` where its stems
+    stand one after the other in the stemmed text, else `absent`; `all` are both.
+
+    Args:
+        texts: The texts.
+        predictions: Predicted keywords per text, the best first.
+        references: True keywords per text.
+        k: Cut-off of the figures `@k`.
+
+    Returns:
+        One row per text; columns in two levels: `all`, `present`, `absent`, and within each
+        `precision@`, `recall@`, `f1@` with the cut-offs `k`, `M` (as many as were predicted) and
+        `O` (as many as are true), `meng_f1@` likewise, `predicted` and `true` (counts). Precision
+        at `k` and `O` divides by the cut-off even where fewer were predicted; Meng's F1 divides by
+        what was predicted.
+
+    Raises:
+        ValueError: The three differ in length, or a text's keywords are one string, not a list.
+
+    Example:
+        >>> table = keyphrase_matches(["Redis and Go"], [["redis"]], [["Redis", "Go"]])
+        >>> float(table["all", "precision@M"][0]), float(table["all", "precision@5"][0])
+        (1.0, 0.2)
+    """
+    if not len(texts) == len(predictions) == len(references):
+        raise ValueError(
+            f"{len(texts)} texts, {len(predictions)} predictions and {len(references)} references"
+        )
+    rows = []
+    for row, (text, *lists) in enumerate(zip(texts, predictions, references, strict=True)):
+        if any(isinstance(phrases, str) for phrases in lists):
+            raise ValueError(
+                f"The keywords of text {row} are one string, not a list: split them first, for "
+                "instance with cookbook.data.split_keywords."
+            )
+        source = _stems(text)
+        predicted, true = (list(dict.fromkeys(map(_stems, phrases))) for phrases in lists)
+        figures = {}
+        for kind in ("all", "present", "absent"):
+            found, wanted = (
+                [p for p in side if p and (kind == "all" or (kind == "present") == _in(p, source))]
+                for side in (predicted, true)
+            )
+            matches = np.cumsum([0, *(phrase in wanted for phrase in found)])
+            for name, cut in ((str(k), k), ("M", len(found)), ("O", len(wanted))):
+                right = int(matches[min(cut, len(found))])
+                precision = right / cut if cut else 0.0
+                recall = right / len(wanted) if wanted else 0.0
+                figures[kind, f"precision@{name}"] = precision
+                figures[kind, f"recall@{name}"] = recall
+                figures[kind, f"f1@{name}"] = _harmonic(precision, recall)
+                asked = min(cut, len(found))
+                lenient = right / asked if asked else 0.0
+                figures[kind, f"meng_f1@{name}"] = _harmonic(lenient, recall)
+            figures[kind, "predicted"] = len(found)
+            figures[kind, "true"] = len(wanted)
+        figures["all", "exact_match"] = float(set(predicted) == set(true))
+        rows.append(figures)
+    return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(rows[0]) if rows else None)
+
+
+def keyphrase_metrics(
+    texts: Sequence[str],
+    predictions: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    k: int = 5,
+) -> dict[str, float]:
+    """Return every keyphrase figure as one flat dictionary of plain floats.
+
+    Published figures differ by variant: the same predictions can score 0.33 or 0.61 at F1@5. The
+    headline here is KPEval's: F1 is the harmonic mean of mean precision and mean recall, both over
+    all texts. Meng's mean of each text's F1, over the texts that have a true keyword of that kind,
+    stands beside it under its own name.
+
+    Args:
+        texts: The texts.
+        predictions: Predicted keywords per text, the best first.
+        references: True keywords per text.
+        k: Cut-off of the figures `@k`.
+
+    Returns:
+        `precision@M`, `recall@M`, `f1@M`, `meng_f1@M`, the same `@5` (or another `k`) and `@O`; all
+        of them again as `present_…` and `absent_…`; `exact_match` (share of texts whose set of
+        stemmed keywords is right); `predicted` and `true` (keywords per text). See
+        `keyphrase_matches` for the terms.
+
+    Raises:
+        ValueError: There is no text, or the three differ in length.
+
+    Example:
+        >>> figures = keyphrase_metrics(["Redis and Go"], [["redis"]], [["Redis", "Go"]])
+        >>> round(figures["f1@M"], 3), figures["recall@5"]
+        (0.667, 0.5)
+    """
+    if not len(texts):
+        raise ValueError("There is no text to score.")
+    table = keyphrase_matches(texts, predictions, references, k)
+    figures = {}
+    for kind in ("all", "present", "absent"):
+        part = table[kind]
+        prefix = "" if kind == "all" else f"{kind}_"
+        having = part[part["true"] > 0]
+        for cut in (str(k), "M", "O"):
+            precision, recall = part[f"precision@{cut}"].mean(), part[f"recall@{cut}"].mean()
+            figures[f"{prefix}precision@{cut}"] = float(precision)
+            figures[f"{prefix}recall@{cut}"] = float(recall)
+            figures[f"{prefix}f1@{cut}"] = _harmonic(float(precision), float(recall))
+            meng = having[f"meng_f1@{cut}"].mean() if len(having) else 0.0
+            figures[f"{prefix}meng_f1@{cut}"] = float(meng)
+        figures[f"{prefix}predicted"] = float(part["predicted"].mean())
+        figures[f"{prefix}true"] = float(part["true"].mean())
+    figures["exact_match"] = float(table["all", "exact_match"].mean())
+    return figures
+
+
+def compute_keyphrase_metrics(
+    tokenizer: PreTrainedTokenizerBase, k: int = 5
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Make the function that a `Seq2SeqTrainer` takes as `compute_metrics`.
+
+    Its arguments must say `predict_with_generate=True` and `include_for_metrics=["inputs"]`, as
+    `training.seq2seq_arguments` does: the texts, which tell present from absent keywords, come
+    with the predictions, since batches of like length change the order of the rows.
+
+    Args:
+        tokenizer: Turns ids back into text.
+        k: Cut-off of the figures `@k`.
+
+    Returns:
+        A function from an `EvalPrediction` with token ids of shape (texts, tokens) to the figures
+        of `keyphrase_metrics`. -100, which stands for padding, is replaced on all sides.
+
+    Raises:
+        ValueError: The inputs are missing.
+
+    Example:
+        >>> from transformers import AutoTokenizer, EvalPrediction
+        >>> from cookbook import offline
+        >>> tokenizer = AutoTokenizer.from_pretrained(offline.minilm())
+        >>> ids = [tokenizer("redis, go").input_ids + [-100]]
+        >>> both = EvalPrediction(predictions=ids, label_ids=ids, inputs=ids)
+        >>> compute_keyphrase_metrics(tokenizer)(both)["f1@M"]
+        1.0
+    """
+    from cookbook.data import split_keywords
+
+    # A model may lack a pad token; what replaces -100 only has to be skipped.
+    pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+
+    def decoded(ids: Any) -> list[str]:
+        ids = ids[0] if isinstance(ids, tuple) else ids
+        rows = [np.where(np.asarray(row) < 0, pad, row).tolist() for row in ids]
+        return tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        if prediction.inputs is None:
+            raise ValueError('Set include_for_metrics=["inputs"] in the training arguments.')
+        predictions, references = (
+            [split_keywords(line) for line in decoded(ids)]
+            for ids in (prediction.predictions, prediction.label_ids)
+        )
+        return keyphrase_metrics(decoded(prediction.inputs), predictions, references, k=k)
+
+    return compute
+
+
+def _harmonic(precision: float, recall: float) -> float:
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _in(phrase: tuple[str, ...], source: tuple[str, ...]) -> bool:
+    n = len(phrase)
+    return any(source[i : i + n] == phrase for i in range(len(source) - n + 1))
+
+
+@lru_cache(10_000)
+def _stems(text: str) -> tuple[str, ...]:
+    return tuple(_stem(token) for token in re.findall(r"\w+|[^\w\s]", text.lower()))
+
+
+@cache
+def _stem(word: str) -> str:
+    return _stemmer().stem(word)
+
+
+@cache
+def _stemmer() -> Any:
+    from nltk.stem.porter import PorterStemmer  # a second to import, so not before it is needed
+
+    return PorterStemmer()
 
 
 def _checked(

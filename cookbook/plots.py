@@ -180,6 +180,32 @@ def share_bars(shares: pd.Series, title: str) -> Figure:
     return _done(figure)
 
 
+def top_bars(counts: Mapping[str, pd.Series]) -> Figure:
+    """Draw what is counted most, one panel beside the other, to compare ways of counting.
+
+    Args:
+        counts: A series of counts by name, the largest first, under the title of its panel.
+
+    Example:
+        >>> import pandas as pd
+        >>> figure = top_bars({"keywords": pd.Series({"Go": 9}), "words": pd.Series({"want": 12})})
+    """
+    longest = max(len(series) for series in counts.values())
+    size = (4.2 * len(counts), 0.7 + 0.24 * longest)
+    figure, panels = plt.subplots(
+        1, len(counts), figsize=size, dpi=_DPI, layout="constrained", squeeze=False
+    )
+    colours = _cycle(len(counts))
+    for axes, colour, (title, series) in zip(panels[0], colours, counts.items(), strict=True):
+        bars = axes.barh(list(map(str, series.index)), series.to_numpy(), color=colour)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+        axes.set(title=title, xlabel="texts")
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.spines[["top", "right"]].set_visible(False)
+    return _done(figure)
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure, axes = plt.subplots(figsize=(width, height), dpi=_DPI, layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)

@@ -53,7 +53,6 @@ class QualityReport:
     duplicates: pd.DataFrame
     conflicts: pd.DataFrame
     problems: list[str]
-    _frames: dict[str, pd.DataFrame] = field(repr=False)
     _source: object = field(repr=False)
 
     @property
@@ -96,18 +95,7 @@ class QualityReport:
         Giveaways and imbalance can't be mended by dropping rows: write more or other texts.
         """
         bad = pd.concat([self.duplicates, self.conflicts])[["split", "row"]]
-        keep = {
-            split: np.setdiff1d(np.arange(len(frame)), bad.loc[bad["split"] == split, "row"])
-            for split, frame in self._frames.items()
-        }
-        if isinstance(self._source, pd.DataFrame):
-            return self._source.iloc[keep["all"]]
-        if isinstance(self._source, Mapping):
-            from datasets import DatasetDict
-
-            parts = {name: part.select(keep[name]) for name, part in self._source.items()}
-            return DatasetDict(parts)
-        return cast("Dataset", self._source).select(keep["all"])
+        return _without(self._source, bad)
 
 
 def check(
@@ -192,8 +180,151 @@ def check(
             f"{keys[conflicts.index].nunique()} texts with two labels, such as "
             f"{conflicts['text'].iloc[0]!r}"
         )
-    return QualityReport(
-        len(every), balance, giveaways, duplicates, conflicts, problems, frames, data
+    return QualityReport(len(every), balance, giveaways, duplicates, conflicts, problems, data)
+
+
+# Words that say nothing about a text when they stand alone as a keyword.
+_GENERIC = frozenset(
+    """app application apps article best code company computer data developer developers development
+    example feature guide help idea information issue language learning life new news online people
+    problem product program programming project question software solution system team tech
+    technology thing time tool tools tutorial update use user users way website work world year
+    years""".split()  # noqa: SIM905
+)
+
+
+@dataclass
+class KeywordReport:
+    """What `check_keywords` found; prints as a summary.
+
+    Attributes:
+        rows: Number of rows checked.
+        per_text: Keywords per text, on average.
+        literal: Share of the keywords that stand in their text, letter by letter (case and
+            punctuation apart).
+        findings: One row per finding: `check`, `split`, `row`, `text`, `detail`.
+        problems: One line of text per kind of finding; empty where nothing was found.
+    """
+
+    rows: int
+    per_text: float
+    literal: float
+    findings: pd.DataFrame
+    problems: list[str]
+    _source: object = field(repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.rows:,} texts, {self.per_text:.1f} keywords a text, {self.literal:.0%} of them "
+            "stand in the text"
+        ]
+        lines += [f"PROBLEM  {problem}" for problem in self.problems] or ["No problem found."]
+        return "\n".join(lines)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the findings as one table: `check`, `split`, `row`, `text`, `detail`."""
+        return self.findings
+
+    def clean(self) -> pd.DataFrame | Dataset | DatasetDict:
+        """Return the data, as it came, without the rows that have a finding.
+
+        Of duplicates the first stays, and train comes before validation and test.
+        """
+        bad = self.findings[["split", "row"]]
+        return _without(self._source, bad)
+
+
+def check_keywords(
+    data: pd.DataFrame | Dataset | DatasetDict,
+    *,
+    text: str = "text",
+    keywords: str = "keywords",
+    far: float = 60,
+    similarity: float = 90,
+) -> KeywordReport:
+    """Look for what makes keywords worth less as training targets than they seem.
+
+    Args:
+        data: DataFrame, one split, or all of them; with all, leaks between splits are found too.
+        text: Column of the texts.
+        keywords: Column of the keywords (`data.split_keywords` says what a cell may be).
+        far: From 0 to 100: a keyword is far from its text where rapidfuzz's `partial_ratio`, the
+            likeness to the most similar stretch of the text, is lower. A row is reported where that
+            is so for three quarters of its keywords: a few may well be abstractions.
+        similarity: From 0 to 100, how alike two texts must be to count as near duplicates (see
+            `near_duplicates`).
+
+    Returns:
+        A report that prints, with a table of findings: keywords that are empty, repeated, generic
+        or far from the text, and texts that repeat another.
+
+    Example:
+        >>> import pandas as pd
+        >>> report = check_keywords(pd.DataFrame({"text": ["Go, fast"], "keywords": ["Go, go"]}))
+        >>> report.findings["check"].tolist()
+        ['repeated keyword']
+    """
+    from rapidfuzz import fuzz
+
+    from cookbook.data import split_keywords
+
+    every = pd.concat(
+        [
+            frame.assign(split=split, row=range(len(frame)))
+            for split, frame in _frames(data, text, keywords, optional=True).items()
+        ],
+        ignore_index=True,
+    )
+    found: list[tuple[str, str, int, str, str]] = []
+    literal = total = 0
+    for split, row, string, cell in zip(
+        every["split"], every["row"], every["text"], every["label"], strict=True
+    ):
+        where = (split, row, string)
+        phrases = split_keywords(cell)
+        if not phrases:
+            found.append(("no keywords", *where, ""))
+            continue
+        written = split_keywords(cell, unique=False)
+        if not all(written):
+            found.append(("empty keyword", *where, repr(cell)))
+        names = [phrase.casefold() for phrase in written if phrase]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            found.append(("repeated keyword", *where, ", ".join(repeated)))
+        if generic := [phrase for phrase in phrases if phrase.casefold() in _GENERIC]:
+            found.append(("generic keyword", *where, ", ".join(generic)))
+        source = f" {normalise(string)} "
+        # A name such as 'C++' or '.NET' normalises to what its letters are in the text, too.
+        there = [(normalise(phrase) or phrase) in source for phrase in phrases]
+        literal += sum(there)
+        total += len(phrases)
+        away = [
+            phrase
+            for phrase, stands in zip(phrases, there, strict=True)
+            if not stands and fuzz.partial_ratio(normalise(phrase), source) < far
+        ]
+        if len(away) >= 0.75 * len(phrases):
+            found.append(("far from the text", *where, ", ".join(away)))
+    pairs = near_duplicates(every["text"], similarity)
+    for i, of in zip(pairs["row"], pairs["of"], strict=True):
+        copy, first = every.iloc[i], every.iloc[of]
+        kind = "leak" if copy["split"] != first["split"] else "duplicate text"
+        detail = f"of {first['split']} {first['row']}: {first['text']}"
+        found.append((kind, copy["split"], copy["row"], copy["text"], detail))
+
+    findings = pd.DataFrame(found, columns=["check", "split", "row", "text", "detail"])
+    problems = [
+        f"{kind}: {len(rows)} rows, such as {rows['split'].iloc[0]} {rows['row'].iloc[0]}, "
+        f"{rows['text'].iloc[0][:60]!r} {rows['detail'].iloc[0][:60]}".rstrip()
+        for kind, rows in findings.groupby("check", sort=False)
+    ]
+    return KeywordReport(
+        len(every), total / max(len(every), 1), literal / max(total, 1), findings, problems, data
     )
 
 
@@ -391,8 +522,23 @@ def _share(items: str | list[str], test: Callable[[str], bool]) -> float:
     return sum(map(test, items)) / len(items) if items else 0.0
 
 
+def _without(source: Any, bad: pd.DataFrame) -> pd.DataFrame | Dataset | DatasetDict:
+    """Return the data, as it came, without the rows named by `split` and `row`."""
+
+    def kept(split: str, part: Any) -> np.ndarray:
+        return np.setdiff1d(np.arange(len(part)), bad.loc[bad["split"] == split, "row"])
+
+    if isinstance(source, pd.DataFrame):
+        return source.iloc[kept("all", source)]
+    if isinstance(source, Mapping):
+        from datasets import DatasetDict
+
+        return DatasetDict({name: part.select(kept(name, part)) for name, part in source.items()})
+    return cast("Dataset", source.select(kept("all", source)))
+
+
 def _frames(
-    data: pd.DataFrame | Dataset | DatasetDict, text: str, label: str
+    data: pd.DataFrame | Dataset | DatasetDict, text: str, label: str, optional: bool = False
 ) -> dict[str, pd.DataFrame]:
     parts = dict(data) if isinstance(data, Mapping) else {"all": data}
     frames = {}
@@ -417,7 +563,7 @@ def _frames(
                 f"row {not_text[0]} of {name!r}: {frame['text'][not_text[0]]!r} is no text. "
                 "Drop such rows first: cookbook.data.usable does."
             )
-        if frame["label"].isna().any():
+        if not optional and frame["label"].isna().any():
             row = int(frame["label"].isna().to_numpy().argmax())
             raise ValueError(
                 f"row {row} of {name!r} has no label. Drop such rows first: cookbook.data.usable "

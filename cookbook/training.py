@@ -9,14 +9,17 @@ import platform
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import pyarrow as pa
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import Trainer, TrainingArguments
+from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # What makes a run another run; everything else may change between a kill and its resumption.
 _IDENTITY = (
@@ -107,7 +110,7 @@ def training_arguments(
         batch_size: Rows per optimizer step over all devices, 32 as in the article. What doesn't fit
             on the devices at once is accumulated.
         per_device_batch_size: Rows on one device at once; None for as many as `batch_size` allows.
-        metric: What picks the best checkpoint, higher is better.
+        metric: What picks the best checkpoint; higher is better, except for a loss.
         **settings: Any other field of `TrainingArguments`; wins over the defaults above.
 
     Returns:
@@ -121,36 +124,115 @@ def training_arguments(
         >>> args.per_device_train_batch_size * args.gradient_accumulation_steps
         32
     """
-    devices = max(1, torch.cuda.device_count())  # the Trainer uses every GPU that it sees
-    per_device = per_device_batch_size or max(1, batch_size // devices)
-    if batch_size % (per_device * devices):
-        raise ValueError(
-            f"batch_size={batch_size} isn't a multiple of per_device_batch_size={per_device} on "
-            f"{devices} device{'s' * (devices > 1)}"
-        )
-    precision = mixed_precision()
-    on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    defaults = {
-        "per_device_train_batch_size": per_device,
-        "gradient_accumulation_steps": batch_size // (per_device * devices),
-        "per_device_eval_batch_size": 64,
-        "train_sampling_strategy": "group_by_length",
-        "fp16": precision == "fp16",
-        "bf16": precision == "bf16",
-        "use_cpu": on_cpu,
-        "dataloader_pin_memory": not on_cpu,
-        "warmup_steps": 0.1,
-        "weight_decay": 0.01,
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "save_total_limit": 2,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": metric,
-        "greater_is_better": True,
-        "logging_steps": 0.05,
-        "report_to": "none",
-    }
+    defaults = _defaults(batch_size, per_device_batch_size, metric)
     return TrainingArguments(output_dir=str(output_dir), **{**defaults, **settings})
+
+
+def seq2seq_arguments(
+    output_dir: str | Path,
+    *,
+    batch_size: int = 64,
+    per_device_batch_size: int | None = None,
+    metric: str = "f1@M",
+    **settings: Any,
+) -> Seq2SeqTrainingArguments:
+    """Return plain `Seq2SeqTrainingArguments`, with the defaults of `training_arguments`.
+
+    Beyond those, what is evaluated is what the model writes (`predict_with_generate`), and the
+    texts reach `compute_metrics` (`metrics.compute_keyphrase_metrics` needs them). Generation takes
+    the model's own `generation_config`; its cache is on, though the Trainer switches it off to
+    train.
+
+    Args:
+        output_dir: Folder for checkpoints.
+        batch_size: Rows per optimizer step over all devices; 64 as in the article, which
+            accumulates 16 batches of 4 on a T4.
+        per_device_batch_size: Rows on one device at once; None for as many as `batch_size` allows.
+        metric: What picks the best checkpoint; higher is better, except for a loss.
+        **settings: Any other field of `Seq2SeqTrainingArguments`; wins over the defaults, for
+            instance `gradient_checkpointing=True` where memory is short.
+
+    Returns:
+        The arguments, for a `Seq2SeqTrainer`.
+
+    Raises:
+        ValueError: `batch_size` isn't a multiple of what the devices take at once.
+
+    Example:
+        >>> args = seq2seq_arguments("out", per_device_batch_size=4)
+        >>> args.gradient_accumulation_steps
+        16
+    """
+    defaults = _defaults(batch_size, per_device_batch_size, metric) | {
+        "per_device_eval_batch_size": 32,
+        "predict_with_generate": True,
+        "include_for_metrics": ["inputs"],
+    }
+    return Seq2SeqTrainingArguments(output_dir=str(output_dir), **{**defaults, **settings})
+
+
+def memory_estimate(
+    model: PreTrainedModel,
+    batch_size: int,
+    length: int,
+    target_length: int,
+    *,
+    half: bool = True,
+    checkpointing: bool = False,
+) -> pd.Series:
+    """Work out on paper what fine-tuning an encoder-decoder takes of a GPU's memory.
+
+    Weights, gradients and the two moments of AdamW in fp32, 4 bytes each (mixed precision keeps
+    them so); with `half` a 2-byte copy of the weights for the computation. Activations per layer
+    after Korthikanti et al. 2022 (https://arxiv.org/abs/2205.05198), equation 2: 34sbh + 5as²b
+    bytes in half precision; a decoder layer has the cross-attention on top, counted as half a layer
+    more. The logits are kept three times in fp32: as such, as log-probabilities, as gradient. What
+    CUDA itself and fragmentation take, about 1 GB, comes on top.
+
+    Args:
+        model: The model; one on the `meta` device will do, which takes no memory.
+        batch_size: Rows on the device at once.
+        length: Tokens of a text.
+        target_length: Tokens of a target.
+        half: Whether activations are in fp16 or bf16.
+        checkpointing: Whether each layer keeps its input only, and computes the rest again.
+
+    Returns:
+        Gigabytes (10^9 bytes) by `weights`, `gradients`, `optimizer`, `half-precision copy`,
+        `activations`, `logits` and `total`.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BartConfig, BartForConditionalGeneration
+        >>> with torch.device("meta"):
+        ...     large = BartForConditionalGeneration(BartConfig())
+        >>> float(memory_estimate(large, 4, 128, 48)["optimizer"].round(1))
+        3.3
+    """
+    config: Any = model.config
+    parameters = model.num_parameters()
+    trained = model.num_parameters(only_trainable=True)
+    width, heads = config.d_model, config.encoder_attention_heads
+
+    def layer(tokens: int) -> float:
+        full = 34 * tokens * width + 5 * heads * tokens**2
+        # The one layer that is being computed again is whole for a moment; see `activations`.
+        return batch_size * (2 * tokens * width if checkpointing else full) * (1 if half else 2)
+
+    activations = config.encoder_layers * layer(length)
+    activations += 1.5 * config.decoder_layers * layer(target_length)
+    if checkpointing:
+        whole = 34 * length * width + 5 * heads * length**2
+        activations += batch_size * whole * (1 if half else 2)
+    sizes = {
+        "weights": 4 * parameters,
+        "gradients": 4 * trained,
+        "optimizer": 8 * trained,
+        "half-precision copy": 2 * parameters if half else 0,
+        "activations": activations,
+        "logits": 3 * 4 * batch_size * target_length * config.vocab_size,
+    }
+    return pd.Series({**sizes, "total": sum(sizes.values())}, name="GB") / 1e9
 
 
 def last_checkpoint(trainer: Trainer) -> str | None:
@@ -219,6 +301,37 @@ def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Iterable[int]) 
     """
     rows = {seed: dict(run(seed)) for seed in tqdm(list(seeds), desc="Seeds")}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("seed")
+
+
+def _defaults(batch_size: int, per_device_batch_size: int | None, metric: str) -> dict[str, Any]:
+    devices = max(1, torch.cuda.device_count())  # the Trainer uses every GPU that it sees
+    per_device = per_device_batch_size or max(1, batch_size // devices)
+    if batch_size % (per_device * devices):
+        raise ValueError(
+            f"batch_size={batch_size} isn't a multiple of per_device_batch_size={per_device} on "
+            f"{devices} device{'s' * (devices > 1)}"
+        )
+    precision = mixed_precision()
+    on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return {
+        "per_device_train_batch_size": per_device,
+        "gradient_accumulation_steps": batch_size // (per_device * devices),
+        "per_device_eval_batch_size": 64,
+        "train_sampling_strategy": "group_by_length",
+        "fp16": precision == "fp16",
+        "bf16": precision == "bf16",
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "warmup_steps": 0.1,
+        "weight_decay": 0.01,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": metric,
+        "logging_steps": 0.05,
+        "report_to": "none",
+    }
 
 
 def _fingerprint(dataset: Any) -> str:

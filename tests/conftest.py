@@ -11,7 +11,15 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, set_seed
+from datasets import DatasetDict
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    Seq2SeqTrainer,
+    Trainer,
+    set_seed,
+)
 from transformers import DataCollatorWithPadding as Collator
 
 from cookbook import data, features, labels, metrics, offline, training
@@ -76,3 +84,39 @@ def trained(minilm, tokenizer, few_titles, tmp_path_factory):
         names=names,
         test=pd.DataFrame(test),
     )
+
+
+@pytest.fixture(scope="session")
+def keyword_model(tokenizer, tmp_path_factory):
+    """The folder of a small BART after 100 steps of 8 posts: some of what it writes is right."""
+    posts = data.load_splits(
+        data.shipped("tech_keywords.csv"), label=None, keywords="keywords", seed=1
+    )["train"].select(range(800))
+    set_seed(0)
+    model = offline.warm_start_bart(posts["text"][:], posts["keywords"][:])
+    start = model.config.decoder_start_token_id
+    rows = features.tokenize_seq2seq(
+        DatasetDict(train=posts), tokenizer, decoder_start_token_id=start
+    )
+    model.get_input_embeddings().requires_grad_(False)
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=training.seq2seq_arguments(
+            tmp_path_factory.mktemp("keywords"),
+            batch_size=8,
+            num_train_epochs=1,
+            learning_rate=1e-3,
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+            disable_tqdm=True,
+        ),
+        train_dataset=rows["train"],
+        processing_class=tokenizer,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
+    )
+    trainer.train()
+    model.generation_config.max_length = 40
+    folder = tmp_path_factory.mktemp("keyword-model")
+    trainer.save_model(folder)
+    return folder

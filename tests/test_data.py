@@ -317,3 +317,57 @@ def test_no_challenge_title_stands_among_the_training_titles(titles):
     both = pd.concat([known, challenge["text"]], ignore_index=True)
     copies = quality.near_duplicates(both)
     assert not ((copies["row"] >= len(known)) & (copies["of"] < len(known))).any()
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ("Go, Redis", ["Go", "Redis"]),
+        ("Go; Redis;", ["Go", "Redis"]),
+        ("Go\nRedis", ["Go", "Redis"]),
+        (["Go", "Redis, Inc", None], ["Go", "Redis, Inc"]),
+        ("['Go', \"Redis\"]", ["Go", "Redis"]),
+        ("[not a list", ["[not a list"]),
+        ("[broken, list]", ["[broken", "list]"]),
+        (" go , GO,, go", ["go"]),
+        (float("nan"), []),
+        (None, []),
+        ("", []),
+        (7, []),
+    ],
+)
+def test_keywords_are_read_however_they_are_written_down(cell, found):
+    assert data.split_keywords(cell) == found
+
+
+def test_rows_without_keywords_are_dropped_and_counted():
+    frame = pd.DataFrame(
+        {
+            "text": [f"text {i}" for i in range(40)],
+            "keywords": ["a; b", ["c", "d"], "", None, float("nan"), " , "] + ["x, y"] * 34,
+            "topic": ["t"] * 40,
+        }
+    )
+    with pytest.warns(UserWarning, match=r"Dropped 4 of 40 rows: 4 without keywords \(first at"):
+        splits = data.load_splits(frame, label=None, keywords="keywords")
+    rows = pd.concat([part.to_pandas() for part in splits.values()])
+    assert len(rows) == 36
+    assert set(rows["keywords"]) == {"a, b", "c, d", "x, y"}
+    assert set(rows.columns) == {"text", "keywords", "topic"}
+
+
+def test_the_shipped_keywords_split_without_labels():
+    splits = data.load_splits(
+        data.shipped("tech_keywords.csv"), label=None, keywords="keywords", seed=1
+    )
+    assert {name: len(rows) for name, rows in splits.items()} == {
+        "train": 2951,
+        "validation": 369,
+        "test": 369,
+    }
+
+
+def test_a_csv_without_keywords_is_an_error_that_names_the_column(tmp_path):
+    (tmp_path / "a.csv").write_text("text,tags\nx,y\n")
+    with pytest.raises(ValueError, match=r"has no column 'keywords'; it has: 'text', 'tags'"):
+        data.load_splits(tmp_path / "a.csv", label=None, keywords="keywords")

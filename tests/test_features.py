@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from torch.utils.data import DataLoader
-from transformers import DataCollatorWithPadding
+from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from cookbook import features
 
@@ -62,3 +62,42 @@ def test_tokenizing_twice_replaces_the_columns(tokenizer):
     once = features.tokenize(dataset("a b c"), tokenizer)
     twice = features.tokenize(once, tokenizer, max_length=4)["train"]
     assert np.asarray(twice["input_ids"][0]).shape == (4,)
+
+
+def pairs(**columns):
+    return DatasetDict(train=Dataset.from_dict(columns))
+
+
+def test_a_seq2seq_row_has_the_tokens_of_both_sides(tokenizer):
+    rows = pairs(text=["Redis is fast", "We use Go"], keywords=["Redis", "Go"], topic=["DB", "PL"])
+    train = features.tokenize_seq2seq(rows, tokenizer)["train"]
+    assert train["labels"][:] == tokenizer(["Redis", "Go"])["input_ids"]
+    assert train["input_ids"][:] == tokenizer(["Redis is fast", "We use Go"])["input_ids"]
+    assert train["target_length"][:] == [len(ids) for ids in train["labels"]]
+    short = features.tokenize_seq2seq(rows, tokenizer, decoder_start_token_id=101)["train"]
+    assert short["labels"][:] == [ids[1:] for ids in train["labels"]]
+    assert short["target_length"][:] == [length - 1 for length in train["target_length"]]
+    other = features.tokenize_seq2seq(rows, tokenizer, decoder_start_token_id=102)["train"]
+    assert other["labels"][:] == train["labels"][:]
+    topics = features.tokenize_seq2seq(rows, tokenizer, target="topic")["train"]
+    assert topics["labels"][:] == tokenizer(["DB", "PL"])["input_ids"]
+
+
+def test_cut_targets_are_counted(tokenizer):
+    rows = pairs(text=["a", "b"], keywords=["Go", "Redis, Kafka, Flink, Spark"])
+    with pytest.warns(UserWarning, match=r"1 of 2 targets in split 'train' are longer than 5 "):
+        train = features.tokenize_seq2seq(rows, tokenizer, max_target_length=5)["train"]
+    assert train["target_length"][:] == [3, 5]
+
+
+@pytest.mark.parametrize(("target", "message"), [("", "is empty"), (None, "None in 'keywords'")])
+def test_a_row_without_a_target_is_named(tokenizer, target, message):
+    with pytest.raises(ValueError, match=f"Row 1 of split 'train': .*{message}"):
+        features.tokenize_seq2seq(pairs(text=["a", "b"], keywords=["x", target]), tokenizer)
+
+
+def test_a_tokenizer_without_a_pad_token_is_an_error_that_says_what_to_set(minilm):
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    tokenizer.pad_token = None
+    with pytest.raises(ValueError, match=r"Set tokenizer.pad_token = tokenizer.eos_token"):
+        features.tokenize_seq2seq(pairs(text=["a"], keywords=["x"]), tokenizer)

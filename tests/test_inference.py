@@ -1,9 +1,15 @@
 import numpy as np
 import pandas as pd
 import pytest
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    pipeline,
+    set_seed,
+)
 
-from cookbook import inference
+from cookbook import data, inference, metrics, offline
 
 
 def test_the_answers_are_those_of_the_plain_pipeline(trained):
@@ -58,3 +64,91 @@ def test_the_surest_mistakes_come_first():
     table = inference.worst_mistakes(answers, ["y", "y", "x"])
     assert table["text"].tolist() == ["b", "a"]
     assert table.iloc[0].to_dict() == {"text": "b", "label": "y", "predicted": "x", "score": 0.9}
+
+
+def test_whatever_is_written_only_what_stands_in_the_text_stays(tokenizer):
+    texts = [
+        "",
+        "   ",
+        "We moved from Redis to PostgreSQL",
+        "🤯" * 50,
+        "日本語の見出し",
+        "عنوان الخبر",
+        "word " * 2_000,
+        "x" * 10_000,
+    ]
+    set_seed(0)
+    untrained = offline.warm_start_bart()  # what it writes is nonsense, which is the hard case
+    for present_only in (True, False):
+        found = inference.extract_keywords(
+            texts, untrained, tokenizer, present_only=present_only, max_new_tokens=40
+        )
+        assert len(found) == len(texts)
+        assert found[0] == found[1] == []
+        for keywords, text in zip(found, texts, strict=True):
+            assert len({keyword.casefold() for keyword in keywords}) == len(keywords) <= 40
+            assert not present_only or all(keyword in text for keyword in keywords)
+
+
+def test_a_fine_tuned_model_finds_keywords_in_posts_it_has_not_seen(keyword_model):
+    challenge = data.read_csv(data.shipped("keywords_challenge.csv"), label=None)
+    found = inference.extract_keywords(challenge["text"], keyword_model)
+    gold = [data.split_keywords(cell) for cell in challenge["keywords"]]
+    figures = metrics.keyphrase_metrics(challenge["text"], found, gold)
+    first_words = [[text.split()[0]] for text in challenge["text"]]
+    chance = metrics.keyphrase_metrics(challenge["text"], first_words, gold)
+    assert figures["precision@M"] > 2 * chance["precision@M"]
+    assert figures["f1@M"] > 0.15
+
+
+def test_batches_give_the_answers_of_one_text_at_a_time(keyword_model):
+    texts = data.read_csv(data.shipped("keywords_challenge.csv"), label=None)["text"][:20]
+    options = {"present_only": False}
+    together = inference.extract_keywords(texts, keyword_model, batch_size=8, **options)
+    alone = [inference.extract_keywords([t], keyword_model, **options)[0] for t in texts]
+    assert together == alone
+    assert sum(map(bool, together)) > 10
+    assert inference.extract_keywords([], keyword_model) == []
+
+
+def test_plain_generate_of_the_saved_model_stops(keyword_model, tokenizer):
+    model = AutoModelForSeq2SeqLM.from_pretrained(keyword_model)
+    batch = tokenizer("word " * 200, return_tensors="pt", return_token_type_ids=False)
+    assert model.generate(**batch).shape[1] <= 40
+
+
+def test_keywords_of_what_is_no_text_are_an_error(keyword_model):
+    with pytest.raises(ValueError, match="Text 1 is nan"):
+        inference.extract_keywords(["a", float("nan")], keyword_model)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "found"),
+    [
+        ("next. js", "Is Next.js 14 out?", "Next.js"),
+        ("c + +", "C, C++ and C#", "C++"),
+        (". net 8", "on .NET 8!", ".NET 8"),
+        ("ci / cd", "our CI/CD", "CI/CD"),
+        ("postgresql 16", "PostgreSQL  16", "PostgreSQL 16"),
+        ("go", "Google and going", None),
+        ("", "text", None),
+        ("straße", "Die STRASSE", None),
+    ],
+)
+def test_a_keyword_gets_the_spelling_of_its_text(keyword, text, found):
+    assert inference.restore_case(keyword, text) == found
+
+
+def test_spellings_and_versions_of_one_thing_are_counted_together():
+    table = inference.top_keywords(
+        [["Next.js", "C", "LLM"], ["nextjs 14", "C++", "LLMs"], ["Next.js", "next.js", "C#"], []]
+    ).set_index("keyword")
+    assert table.loc["Next.js", "texts"] == 3
+    assert table.loc["Next.js", "share"] == 0.75
+    assert table.loc["Next.js", "spellings"] == ["Next.js", "nextjs"]
+    assert table.loc["LLM", "texts"] == 2
+    assert {"C", "C++", "C#"} <= set(table.index)
+    apart = inference.top_keywords([["Vue 2"], ["Vue 3"]], versions=True)
+    assert apart["keyword"].tolist() == ["Vue 2", "Vue 3"]
+    with pytest.raises(ValueError, match="one string, not a list"):
+        inference.top_keywords(["Go, Redis"])

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import classification_report
+from transformers import EvalPrediction
 
 from cookbook import metrics
 
@@ -109,3 +110,86 @@ def test_pass_rates_per_group():
     assert table["unchanged"].isna().tolist() == [True, False, True]
     with pytest.raises(ValueError, match="1 predictions for 5 rows"):
         metrics.pass_rates(challenge, ["factual"])
+
+
+TEXT = "We moved our running jobs from Redis to PostgreSQL 16"
+
+
+def keyphrases(predicted, true, text=TEXT):
+    return metrics.keyphrase_metrics([text], [predicted], [true])
+
+
+def test_kpeval_divides_by_k_even_where_fewer_were_predicted():
+    figures = keyphrases(["Redis", "PostgreSQL 16", "jobs"], ["Redis", "PostgreSQL 16", "Jobs"])
+    assert figures["precision@5"] == pytest.approx(0.6)
+    assert figures["precision@M"] == 1.0
+    assert figures["recall@5"] == 1.0
+    assert figures["meng_f1@5"] == 1.0  # Meng divides by the three that were predicted
+    assert figures["exact_match"] == 1.0
+
+
+def test_at_o_as_many_count_as_are_true():
+    figures = keyphrases(["Redis", "Kafka", "jobs"], ["Redis"])
+    assert figures["precision@O"] == figures["recall@O"] == figures["f1@O"] == 1.0
+    assert figures["precision@M"] == pytest.approx(1 / 3)
+    assert keyphrases(["Kafka", "Redis"], ["Redis"])["f1@O"] == 0.0
+
+
+def test_stems_match_case_and_repeats_do_not_count():
+    figures = keyphrases(["run job", "Running Jobs", ""], ["running jobs"])
+    assert figures["predicted"] == 1
+    assert figures["f1@M"] == 1.0
+
+
+def test_present_means_that_the_stems_stand_one_after_the_other():
+    figures = keyphrases(["Redis", "Databases"], ["Redis", "Databases", "Redis PostgreSQL"])
+    assert figures["present_f1@M"] == 1.0
+    assert figures["present_true"] == 1
+    assert figures["absent_precision@M"] == 1.0
+    assert figures["absent_recall@M"] == 0.5
+    assert figures["recall@M"] == pytest.approx(2 / 3)
+
+
+def test_the_two_macro_averages_differ_and_have_their_own_names():
+    texts, predicted = ["Go", "Go"], [["Go"], ["Go", "a", "b", "c"]]
+    figures = metrics.keyphrase_metrics(texts, predicted, [["Go"], ["Go"]])
+    precision = (1 + 1 / 4) / 2
+    assert figures["f1@M"] == pytest.approx(2 * precision / (precision + 1))
+    assert figures["meng_f1@M"] == pytest.approx((1 + 0.4) / 2)
+
+
+def test_a_text_without_keywords_counts_for_kpeval_and_not_for_meng():
+    figures = metrics.keyphrase_metrics(["Go", "b"], [["Go"], []], [["Go"], []])
+    assert figures["precision@M"] == figures["recall@M"] == 0.5
+    assert figures["meng_f1@M"] == 1.0
+    assert keyphrases([], ["Redis"])["f1@M"] == 0.0
+
+
+def test_names_with_signs_are_told_apart():
+    figures = keyphrases(["C", "F"], ["C++", "F#"], text="C++ or F#?")
+    assert figures["f1@M"] == 0.0
+    assert keyphrases(["c++"], ["C++"], text="C++ or F#?")["present_f1@M"] == 1.0
+
+
+def test_one_string_instead_of_a_list_is_an_error():
+    with pytest.raises(ValueError, match="text 0 are one string"):
+        metrics.keyphrase_metrics(["a"], ["Go, Redis"], [["Go"]])
+    with pytest.raises(ValueError, match="2 predictions"):
+        metrics.keyphrase_metrics(["a"], [["b"], ["c"]], [["Go"]])
+
+
+def test_padding_is_replaced_on_every_side(tokenizer):
+    def padded(text):
+        return np.array([tokenizer(text)["input_ids"] + [-100] * 4])
+
+    both = EvalPrediction(
+        predictions=padded("redis, kafka"),
+        label_ids=padded("redis, go"),
+        inputs=padded("redis and go"),
+    )
+    figures = metrics.compute_keyphrase_metrics(tokenizer)(both)
+    assert figures["f1@M"] == 0.5
+    assert figures["present_f1@M"] == pytest.approx(2 / 3)
+    assert all(type(value) is float for value in figures.values())
+    with pytest.raises(ValueError, match="include_for_metrics"):
+        metrics.compute_keyphrase_metrics(tokenizer)(EvalPrediction([[1]], [[1]]))

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from transformers import AlbertConfig, AlbertModel, pipeline
 
+from cookbook import data, inference, metrics
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -173,3 +175,43 @@ def test_an_albert_three_labels_and_no_internet(tmp_path, titles, tokenizer):
     saved = json.loads((executed.parent / "model" / "config.json").read_text())
     assert saved["architectures"] == ["AlbertForSequenceClassification"]
     assert saved["label2id"] == {"clickbait": 0, "factual": 1, "question": 2}
+
+
+@pytest.fixture(scope="module")
+def keywords_demo(tmp_path_factory):
+    """The keyword notebook on 150 posts of one's own, in their cells lists and semicolons."""
+    folder = tmp_path_factory.mktemp("keywords")
+    own = data.read_csv(data.shipped("tech_keywords.csv"), label=None).head(150)
+    own.loc[:50, "keywords"] = own.loc[:50, "keywords"].str.replace(", ", ";")
+    own.loc[51:70, "keywords"] = [str(cell.split(", ")) for cell in own.loc[51:70, "keywords"]]
+    own.loc[71, "keywords"] = ""
+    own.to_csv(folder / "own.csv", index=False)
+    return runner.execute(
+        "keywords/2_fine_tune_bart",
+        posts=str(folder / "own.csv"),
+        epochs=2,
+        output_dir=str(folder / "out"),
+    ).parent
+
+
+def test_the_keyword_notebook_runs_end_to_end_and_leaves_what_it_promises(keywords_demo):
+    names = {path.name for path in keywords_demo.iterdir()}
+    notebook = "2_fine_tune_bart"
+    assert {f"{notebook}.ipynb", f"{notebook}.html", "model", "metrics.json", "figures"} <= names
+    assert "checkpoints" not in names
+    figures = {path.name for path in (keywords_demo / "figures").iterdir()}
+    assert {"text_lengths.png", "loss.png", "challenge.png", "top_keywords.png"} <= figures
+    text = (keywords_demo / f"{notebook}.ipynb").read_text()
+    assert "1 without keywords" in text
+    assert "Nothing pushed" in text
+
+
+def test_its_scores_are_those_of_the_saved_model(keywords_demo):
+    results = json.loads((keywords_demo / "metrics.json").read_text())
+    challenge = data.read_csv(data.shipped("keywords_challenge.csv"), label=None)
+    found = inference.extract_keywords(challenge["text"], keywords_demo / "model")
+    gold = [data.split_keywords(cell) for cell in challenge["keywords"]]
+    scores = metrics.keyphrase_metrics(challenge["text"], found, gold)
+    assert scores["f1@M"] == pytest.approx(results["challenge"]["all"])
+    for word in ("f1@5", "f1@M", "precision@M", "recall@M", "challenge", "training"):
+        assert word in runner.summary(results)

@@ -38,3 +38,29 @@ def test_finding_the_model_loads_no_torch():
         "sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_encoder_of_the_warm_started_bart_is_minilm_s(minilm, tokenizer):
+    import torch
+    from transformers import AutoModel
+
+    bart, bert = offline.warm_start_bart(), AutoModel.from_pretrained(minilm).eval()
+    texts = ["We moved from Redis to PostgreSQL 16.", "Go?", "日本語の見出し 🤯"]
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        ours = bart.model.encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+        theirs = bert(**batch).last_hidden_state
+    kept = batch["attention_mask"].bool()
+    assert torch.allclose(ours[kept], theirs[kept], atol=1e-2)
+
+
+def test_the_warm_started_bart_is_a_bart_that_saves_and_loads(tmp_path, tokenizer):
+    from transformers import BartForConditionalGeneration
+
+    bart = offline.warm_start_bart(decoder_layers=(0, 5))
+    assert bart.config.decoder_layers == 2
+    bart.save_pretrained(tmp_path)
+    again = BartForConditionalGeneration.from_pretrained(tmp_path)
+    assert again.config.decoder_start_token_id == tokenizer.cls_token_id
+    assert again.generation_config.eos_token_id == tokenizer.sep_token_id
+    assert again.num_parameters() == bart.num_parameters()

@@ -29,6 +29,7 @@ LOG = [
         lambda: plots.loss_curves(LOG),
         lambda: plots.confusion_matrix(metrics.confusion([0, 1, 2], [0, 1, 1], NAMES)),
         lambda: plots.per_label_bars(TABLE),
+        lambda: plots.top_bars({"words": pd.Series({"want": 3, "make": 1}), "none": pd.Series()}),
         lambda: plots.share_bars(pd.Series({"lower case": 0.9, "numbers": 1.0}), title="Passed"),
     ],
 )
@@ -62,3 +63,11 @@ def test_no_spot_where_validation_loss_still_falls():
 def test_a_log_without_training_says_so():
     with pytest.raises(ValueError, match="no training loss"):
         plots.loss_curves([{"epoch": 1, "eval_loss": 0.3}])
+
+
+def test_panels_stand_side_by_side_with_the_largest_on_top():
+    counts = {"keywords": pd.Series({"Go": 9, "C++": 4}), "words": pd.Series({"want": 12})}
+    left, right = plots.top_bars(counts).axes
+    assert (left.get_title(), right.get_title()) == ("keywords", "words")
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["Go", "C++"]
+    assert left.yaxis_inverted()

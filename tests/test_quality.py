@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from datasets import concatenate_datasets
 
 from cookbook import data, quality
 
@@ -166,3 +167,54 @@ def test_tiny_and_odd_texts_do_not_break_the_report():
 
 def test_who_beats_whom_matters():
     assert quality.near_duplicates(pd.Series(["United beat City", "City beat United"])).empty
+
+
+@pytest.fixture(scope="module")
+def posts():
+    return data.read_csv(data.shipped("tech_keywords.csv"), label=None)
+
+
+def checked(**columns):
+    return quality.check_keywords(pd.DataFrame(columns))
+
+
+def test_little_is_wrong_with_the_shipped_keywords(posts):
+    report = quality.check_keywords(data.load_splits(posts, label=None, keywords="keywords"))
+    # One row names only what a reader infers; it is worth a look, and reported as such.
+    assert report.findings["check"].tolist() == ["far from the text"]
+    assert report.findings["text"].tolist() == ["Why the Dreamcast still gets new games in 2024"]
+    assert report.rows == 3689
+    assert report.per_text == pytest.approx(4.7, abs=0.1)
+    assert report.literal == pytest.approx(0.89, abs=0.02)
+    assert quality.check_keywords(report.clean()).ok
+
+
+@pytest.mark.parametrize(
+    ("cell", "check", "detail"),
+    [
+        (None, "no keywords", ""),
+        ("Go,, Redis", "empty keyword", "'Go,, Redis'"),
+        ("Go, Redis, GO", "repeated keyword", "go"),
+        ("Go, Tool", "generic keyword", "Tool"),
+        ("Photosynthesis, Quilting", "far from the text", "Photosynthesis, Quilting"),
+    ],
+)
+def test_each_kind_of_bad_keyword_is_named(cell, check, detail):
+    report = checked(text=["Go and Redis, a love story", "Zig"], keywords=[cell, "Zig"])
+    assert report.findings[["check", "split", "row", "detail"]].to_numpy().tolist() == [
+        [check, "all", 0, detail]
+    ]
+    assert not report.ok
+    assert report.clean()["text"].tolist() == ["Zig"]
+
+
+def test_texts_that_repeat_another_split_leak(posts):
+    splits = data.load_splits(posts.head(60), label=None, keywords="keywords")
+    copied = splits["train"].select([3])
+    splits["test"] = concatenate_datasets([splits["test"], copied])
+    report = quality.check_keywords(splits)
+    found = report.findings.iloc[0]
+    assert (found["check"], found["split"], found["row"]) == ("leak", "test", 6)
+    assert len(report.clean()["test"]) == 6
+    assert len(report.clean()["train"]) == len(splits["train"])
+    assert "PROBLEM  leak: 1 rows, such as test 6" in str(report)

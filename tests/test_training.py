@@ -6,15 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, set_seed
+from transformers import (
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BartForConditionalGeneration,
+    set_seed,
+)
 
 from cookbook import training
 
 TRAIN_SMALL = Path(__file__).with_name("train_small.py")
+TRAIN_SEQ2SEQ = Path(__file__).with_name("train_small_seq2seq.py")
 
 
-def train(*arguments):
-    command = [sys.executable, str(TRAIN_SMALL), *map(str, arguments)]
+def train(*arguments, script=TRAIN_SMALL):
+    command = [sys.executable, str(script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -55,6 +61,41 @@ def test_another_run_s_checkpoints_are_moved_aside_not_gone_on_from(tmp_path):
     assert "held checkpoints of another run" in other.stdout, other.stderr
     assert "resumed from None" in other.stdout
     assert (tmp_path / "checkpoints.other-run-1" / "checkpoint-4").is_dir()
+
+
+def test_a_killed_seq2seq_run_goes_on_to_the_same_model(tmp_path):
+    whole = train(tmp_path / "whole", script=TRAIN_SEQ2SEQ)
+    assert whole.returncode == 0, whole.stderr
+    # One row to validate on is enough to be scored.
+    for figure in ("eval_loss", "eval_f1@M", "eval_present_f1@5", "eval_meng_f1@O"):
+        assert figure in whole.stdout
+    killed = tmp_path / "killed"
+    assert train(killed, 6, script=TRAIN_SEQ2SEQ).returncode == -signal.SIGKILL
+    resumed = train(killed, script=TRAIN_SEQ2SEQ)
+    assert "resumed from checkpoint-4" in resumed.stdout, resumed.stderr
+    weights = load_file(tmp_path / "whole" / "model" / "model.safetensors")
+    assert same(weights, load_file(killed / "model" / "model.safetensors"))
+
+
+def test_seq2seq_arguments_evaluate_what_is_written(tmp_path):
+    args = training.seq2seq_arguments(tmp_path, per_device_batch_size=4)
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 64
+    assert args.predict_with_generate
+    assert args.metric_for_best_model == "f1@M"
+    assert training.seq2seq_arguments(tmp_path, gradient_checkpointing=True).gradient_checkpointing
+
+
+def test_bart_large_fits_a_t4_on_paper():
+    with torch.device("meta"):
+        large = BartForConditionalGeneration(BartConfig())
+    posts = training.memory_estimate(large, 4, 128, 48)
+    assert posts["optimizer"] == pytest.approx(8 * 0.406, rel=0.01)  # two moments, 4 bytes each
+    assert posts["total"] == pytest.approx(posts.drop("total").sum())
+    assert posts["total"] < 9
+    whole = training.memory_estimate(large, 4, 1024, 64)
+    checkpointed = training.memory_estimate(large, 4, 1024, 64, checkpointing=True)
+    assert whole["total"] < 15
+    assert checkpointed["activations"] < whole["activations"] / 5
 
 
 @pytest.mark.parametrize(
