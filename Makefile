@@ -36,6 +36,7 @@ clean: ## remove .venv and results
 .venv/test.done: EXTRAS := test
 .venv/%.done: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing into .venv (a minute or two) …"
-	@$(BIN)/python -m pip install -q -c constraints.txt -e ".[$(EXTRAS)]"
+	@echo "Installing into .venv (a few minutes) …"
+	@# Python compiles what is imported; to compile all that is installed takes a minute more.
+	@$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
