@@ -169,7 +169,8 @@ def load_splits(
 
     Returns:
         `DatasetDict` with `train`, `validation`, `test`, and what other splits the source has. The
-        columns are called `text` and `label`, as the Trainer wants them, whatever they were called.
+        columns are called `text`, `label` (as the Trainer wants it) and `keywords`, whatever they
+        were called.
 
     Raises:
         ValueError: A column is missing, or nothing is left; says which column or why.
@@ -212,7 +213,8 @@ def load_splits(
             joined = part[keywords].map(lambda cell: ", ".join(split_keywords(cell)) or None)
             part = part.assign(**{keywords: joined})
         part = usable(part, text, label, keywords)
-        part = _named(part, {text: "text", **({label: "label"} if label else {})})
+        names = {text: "text", label: "label", keywords: "keywords"}
+        part = _named(part, {old: new for old, new in names.items() if old})
         if label:  # whole numbers beside a missing one were read as 0.0 and 1.0
             part = part.assign(label=part["label"].convert_dtypes())
         frames[name] = part
@@ -370,13 +372,14 @@ def split_keywords(cell: object, unique: bool = True) -> list[str]:
     """
     if isinstance(cell, str):
         if cell.strip().startswith("[") and cell.strip().endswith("]"):
-            try:
-                return split_keywords(ast.literal_eval(cell.strip()), unique)
+            try:  # an array written to a CSV has no commas: "['Go' 'Redis']"
+                listed = re.sub(r"(?<=['\"])\s+(?=['\"])", ", ", cell.strip())
+                return split_keywords(ast.literal_eval(listed), unique)
             except (ValueError, SyntaxError):
                 pass  # no list after all
         parts = re.split(r"[,;\n]", cell)
     elif isinstance(cell, (list, tuple, np.ndarray)):
-        parts = [part for part in cell if isinstance(part, str)]
+        parts = [part.replace(",", " ") for part in cell if isinstance(part, str)]
     else:
         parts = []
     parts = [" ".join(part.split()) for part in parts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -126,7 +127,9 @@ def extract_keywords(
     doesn't is dropped, unless asked for: a small model that writes what isn't there is mostly wrong
     (dropping it costs the few abstractions that it gets right). Repeats are taken out, and
     writing stops at the third one: what follows would be more of the same, and the whole batch
-    would wait for it. The model's `generation_config` bounds the number of tokens in any case.
+    would wait for it; so it does within a keyword of more than 16 tokens. With
+    `present_only=False` the model writes on undisturbed, up to the limit of its
+    `generation_config`, as a plain `generate` does.
 
     Args:
         texts: The texts; an empty one has no keywords.
@@ -147,14 +150,15 @@ def extract_keywords(
     texts = list(texts)
     _require_strings(texts)
     network, tokenizer = _loaded(model, tokenizer, AutoModelForSeq2SeqLM)
-    limits = [tokenizer.model_max_length]
-    if isinstance(positions := getattr(network.config, "max_position_embeddings", None), int):
-        limits.append(positions)
-    max_length = max_length or min(limits)
+    limits = [tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None)]
+    # Some tokenizers state no limit, which transformers expresses as 1e30; some models have none.
+    known = [limit for limit in limits if isinstance(limit, int) and limit < 1e6]
+    max_length = max_length or min(known, default=None)
     written: list[list[str]] = [[] for _ in texts]
     order = [i for i in np.argsort([len(text) for text in texts]) if texts[i].strip()]
     starts = range(0, len(order), batch_size)
     separators = tokenizer(",;", add_special_tokens=False)["input_ids"]
+    stop = {"stopping_criteria": [_Repeats(separators)]} if present_only else {}
     was_training = network.training
     network.eval()
     with torch.inference_mode():
@@ -163,15 +167,12 @@ def extract_keywords(
             batch = tokenizer(
                 [texts[row] for row in rows],
                 padding=True,
-                truncation=True,
+                truncation=max_length is not None,
                 max_length=max_length,
                 return_token_type_ids=False,
                 return_tensors="pt",
             ).to(network.device)
-            answers = network.generate(
-                **batch,
-                **{"use_cache": True, "stopping_criteria": [_Repeats(separators)], **generation},
-            )
+            answers = network.generate(**batch, **{"use_cache": True, **stop, **generation})
             lines = tokenizer.batch_decode(answers, skip_special_tokens=True)
             for row, line in zip(rows, lines, strict=True):
                 written[row] = _spelt(split_keywords(line), texts[row], present_only)
@@ -211,21 +212,27 @@ def restore_case(keyword: str, text: str) -> str | None:
         text: The text it is about.
 
     Returns:
-        The first stretch of the text that is the keyword but for case and white space; None where
-        there is none.
+        The first stretch of the text that is the keyword but for case, accents and white space, one
+        in the same case before others; None where there is none.
 
     Example:
         >>> restore_case("next. js", "We moved to Next.js 14."), restore_case("vue", "Revue")
         ('Next.js', None)
     """
-    pieces = re.findall(r"\w+|[^\w\s]", keyword)
+    pieces = re.findall(r"\w+|[^\w\s]", _folded(keyword))
     if not pieces:
         return None
     pattern = r"\s*".join(map(re.escape, pieces))
-    before = r"(?<!\w)" if pieces[0][0].isalnum() else ""
-    after = r"(?!\w)" if pieces[-1][-1].isalnum() else ""
-    match = re.search(before + pattern + after, text, re.IGNORECASE)
-    return " ".join(match.group().split()) if match else None
+    # 'C' doesn't stand in 'C++', nor '.NET' in 'ASP.NET'.
+    whole = re.compile(rf"(?<![\w]){pattern}(?![\w+#])" if pieces[-1][-1].isalnum() else pattern)
+    folded = _folded(text)
+    match = whole.search(folded) or re.compile(whole.pattern, re.IGNORECASE).search(folded)
+    return " ".join(text[slice(*match.span())].split()) if match else None
+
+
+def _folded(text: str) -> str:
+    """Take the accents off, which lower-casing tokenizers do; every character keeps its place."""
+    return "".join(unicodedata.normalize("NFD", character)[0] for character in text)
 
 
 def top_keywords(
@@ -244,7 +251,8 @@ def top_keywords(
 
     Returns:
         One row per keyword, the commonest first: `keyword`, `texts` (number of texts), `share` (of
-        the texts, 0 to 1) and `spellings` (how it was written, the commonest first).
+        the texts, 0 to 1) and `spellings` (how it was written, the commonest first; without the
+        version unless `versions`).
 
     Example:
         >>> top_keywords([["Next.js", "Go"], ["nextjs"], ["next.js 14"]])["texts"].tolist()
@@ -276,7 +284,7 @@ def top_keywords(
 
 
 # ' 14', ' v2.1', ' 3.12-rc1' at the end of a name; what stands before it is the thing itself.
-_VERSION = re.compile(r"(?<=\w)\s+v?\d+(\.\d+|\.x)*(-?(alpha|beta|rc)\.?\d*)?$", re.IGNORECASE)
+_VERSION = re.compile(r"(?<=\S)\s+v?\d+(\.\d+|\.x)*(-?(alpha|beta|rc)\.?\d*)?$", re.IGNORECASE)
 
 
 def _canonical(name: str) -> str:

@@ -299,8 +299,8 @@ def check_keywords(
         if generic := [phrase for phrase in phrases if phrase.casefold() in _GENERIC]:
             found.append(("generic keyword", *where, ", ".join(generic)))
         source = f" {normalise(string)} "
-        # A name such as 'C++' or '.NET' normalises to what its letters are in the text, too.
-        there = [(normalise(phrase) or phrase) in source for phrase in phrases]
+        # Whole words: 'Go' doesn't stand in 'Google'.
+        there = [f" {normalise(phrase) or phrase} " in source for phrase in phrases]
         literal += sum(there)
         total += len(phrases)
         away = [

@@ -90,19 +90,16 @@ def test_whatever_is_written_only_what_stands_in_the_text_stays(tokenizer):
             assert not present_only or all(keyword in text for keyword in keywords)
 
 
-def test_a_fine_tuned_model_finds_keywords_in_posts_it_has_not_seen(keyword_model):
-    challenge = data.read_csv(data.shipped("keywords_challenge.csv"), label=None)
-    found = inference.extract_keywords(challenge["text"], keyword_model)
-    gold = [data.split_keywords(cell) for cell in challenge["keywords"]]
-    figures = metrics.keyphrase_metrics(challenge["text"], found, gold)
-    first_words = [[text.split()[0]] for text in challenge["text"]]
-    chance = metrics.keyphrase_metrics(challenge["text"], first_words, gold)
-    assert figures["precision@M"] > 2 * chance["precision@M"]
-    assert figures["f1@M"] > 0.15
+def test_a_fine_tuned_model_writes_the_keywords_that_it_learnt(keyword_model, short_posts):
+    found = inference.extract_keywords(short_posts["text"], keyword_model)
+    gold = [data.split_keywords(cell) for cell in short_posts["keywords"]]
+    assert metrics.keyphrase_metrics(short_posts["text"], found, gold)["f1@M"] > 0.6
+    for keywords, text in zip(found, short_posts["text"], strict=True):
+        assert all(keyword in text for keyword in keywords)  # in the text's own spelling
 
 
-def test_batches_give_the_answers_of_one_text_at_a_time(keyword_model):
-    texts = data.read_csv(data.shipped("keywords_challenge.csv"), label=None)["text"][:20]
+def test_batches_give_the_answers_of_one_text_at_a_time(keyword_model, short_posts):
+    texts = short_posts["text"][:20]
     options = {"present_only": False}
     together = inference.extract_keywords(texts, keyword_model, batch_size=8, **options)
     alone = [inference.extract_keywords([t], keyword_model, **options)[0] for t in texts]
@@ -132,6 +129,12 @@ def test_keywords_of_what_is_no_text_are_an_error(keyword_model):
         ("postgresql 16", "PostgreSQL  16", "PostgreSQL 16"),
         ("go", "Google and going", None),
         ("", "text", None),
+        ("medellin", "From Medellín with love", "Medellín"),
+        ("sao paulo", "São Paulo's metro", "São Paulo"),
+        ("c", "C++ or C#, never C", "C"),
+        ("go", "C++ or C#, never Golang", None),
+        ("Go", "I go home and write Go", "Go"),
+        (". net", "ASP.NET", None),
         ("straße", "Die STRASSE", None),
     ],
 )
@@ -148,6 +151,7 @@ def test_spellings_and_versions_of_one_thing_are_counted_together():
     assert table.loc["Next.js", "spellings"] == ["Next.js", "nextjs"]
     assert table.loc["LLM", "texts"] == 2
     assert {"C", "C++", "C#"} <= set(table.index)
+    assert len(inference.top_keywords([["C# 13"], ["C#"]])) == 1
     apart = inference.top_keywords([["Vue 2"], ["Vue 3"]], versions=True)
     assert apart["keyword"].tolist() == ["Vue 2", "Vue 3"]
     with pytest.raises(ValueError, match="one string, not a list"):
