@@ -123,9 +123,10 @@ def extract_keywords(
     """Write keywords for many texts with a fine-tuned seq2seq model.
 
     Texts are sorted by length first, so that a batch has next to no padding, and answered in the
-    order they came. Every keyword that stands in its text gets the text's spelling; one that
-    doesn't is dropped, unless asked for: a small model that writes what isn't there is mostly wrong
-    (dropping it costs the few abstractions that it gets right). Repeats are taken out, and
+    order they came. Every keyword that stands in its text gets the text's spelling, and so does one
+    that is nearly there ('ubiquititi' becomes 'Ubiquiti'); any other is dropped, unless asked for:
+    a small model that writes what isn't there is mostly wrong (dropping it costs the few
+    abstractions that it gets right). Repeats are taken out, and
     writing stops at the third one: what follows would be more of the same, and the whole batch
     would wait for it; so it does within a keyword of more than 16 tokens. With
     `present_only=False` the model writes on undisturbed, up to the limit of its
@@ -296,9 +297,30 @@ def _spelt(keywords: list[str], text: str, present_only: bool) -> list[str]:
     found = []
     for keyword in keywords:
         spelling = restore_case(keyword, text)
+        if spelling is None and present_only:
+            spelling = _nearest(keyword, text)
         if spelling or not present_only:
             found.append(spelling or keyword)
     return split_keywords(found)
+
+
+def _nearest(keyword: str, text: str, similarity: float = 80) -> str | None:
+    """Return the one to four words of the text that a miswritten keyword is most like.
+
+    Small models stutter on names that they have never seen, 'ubiquititi' for 'Ubiquiti'. Four
+    characters of five in common made F1@M 0.02 to 0.03 higher on validation posts, hard cases and
+    real texts alike; less brought no more.
+    """
+    from rapidfuzz import fuzz, process
+
+    words = [match.span() for match in re.finditer(r"\w[\w.+#/'-]*[\w+#]|\w", text)]
+    spans = [text[words[i][0] : end] for i in range(len(words)) for _, end in words[i : i + 4]]
+    spans = [span for span in spans if not re.search(r"[,;:.!?)]\s", span)]
+    folded = [_folded(span).casefold() for span in spans]
+    best = process.extractOne(
+        _folded(keyword).casefold(), folded, scorer=fuzz.ratio, score_cutoff=similarity
+    )
+    return " ".join(spans[best[2]].split()) if best else None
 
 
 def _require_strings(texts: list[str]) -> None:

@@ -156,3 +156,12 @@ def test_spellings_and_versions_of_one_thing_are_counted_together():
     assert apart["keyword"].tolist() == ["Vue 2", "Vue 3"]
     with pytest.raises(ValueError, match="one string, not a list"):
         inference.top_keywords(["Go, Redis"])
+
+
+def test_a_stutter_is_mended_to_what_stands_in_the_text():
+    text = "Ubiquiti, Zigbee2MQTT and Home Assistant: my smart home on a Raspberry Pi 5"
+    written = ["ubiquititi", "zigbee2mqqtt", "home assistants", "raspberry pi5", "openhab", "kafka"]
+    mended = ["Ubiquiti", "Zigbee2MQTT", "Home Assistant", "Raspberry Pi 5"]
+    assert inference._spelt(written, text, present_only=True) == mended
+    assert inference._spelt(["ubiquititi", "go"], text, present_only=False) == ["ubiquititi", "go"]
+    assert inference._spelt(["kafka"], "", present_only=True) == []
