@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -328,6 +328,108 @@ def check_keywords(
     )
 
 
+def doubtful(
+    data: pd.DataFrame | Dataset | DatasetDict,
+    *,
+    text: str = "text",
+    label: str = "label",
+    keywords: str | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Rank rows for a person to review, the most doubtful first.
+
+    Reading every row takes days; most wrong ones stand at the top of this list. For labels: a cheap
+    model (logistic regression on words and letters) is trained without the row and asked about it;
+    cleanlab turns its probabilities into a score of the label (confident learning, Northcutt et al.
+    2021, https://arxiv.org/abs/1911.00068). With 5% of the labels of the shipped titles flipped at
+    random, the worst tenth held 85 to 92% of the flips in four draws. For keywords: how far they
+    are from the text.
+
+    Args:
+        data: DataFrame, one split, or all of them together.
+        text: Column of the texts.
+        label: Column of the labels, names or class ids.
+        keywords: Column of keywords; where given, these are ranked instead of labels.
+        folds: Parts of the cross-validation; fewer where a label has fewer rows.
+        seed: Seed of the parts.
+
+    Returns:
+        One row per text: `split`, `row`, `text`, `label` (or `keywords`), `suggested` (the
+        likeliest label; for keywords those that don't stand in the text) and `score` (0 to 1, low
+        means doubtful).
+
+    Raises:
+        ValueError: A text is no string or has no label (names the row), or a label has one row
+            only, or there is only one label.
+
+    Example:
+        >>> import pandas as pd
+        >>> posts = pd.DataFrame({"text": ["Go is fast"] * 2, "keywords": ["Go", "Kubernetes"]})
+        >>> doubtful(posts, keywords="keywords")["row"].tolist()
+        [1, 0]
+    """
+    column = keywords or label
+    every = pd.concat(
+        [
+            frame.assign(split=split, row=range(len(frame)))
+            for split, frame in _frames(data, text, column, optional=bool(keywords)).items()
+        ],
+        ignore_index=True,
+    )
+    if keywords:
+        scores, suggested = _keyword_likeness(every["text"], every["label"])
+    else:
+        scores, suggested = _label_quality(every["text"], every["label"], folds, seed)
+    ranked = every.assign(suggested=suggested, score=scores)
+    ranked = ranked[["split", "row", "text", "label", "suggested", "score"]]
+    ranked = ranked.sort_values("score", kind="stable").reset_index(drop=True)
+    return ranked.rename(columns={"label": "keywords" if keywords else "label"})
+
+
+def _label_quality(
+    texts: pd.Series, labels: pd.Series, folds: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    from cleanlab.rank import get_label_quality_scores
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline, make_union
+
+    counts = labels.value_counts()
+    if len(counts) < 2 or counts.min() < 2:
+        raise ValueError(
+            f"To doubt a label takes two labels with two rows each; here: {counts.to_dict()}"
+        )
+    ids, names = pd.factorize(labels, sort=True)
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+    model = make_pipeline(make_union(words, letters), LogisticRegression(max_iter=1000))
+    parts = StratifiedKFold(min(folds, counts.min()), shuffle=True, random_state=seed)
+    found = cross_val_predict(model, texts, ids, cv=parts, method="predict_proba")
+    return get_label_quality_scores(ids, found), np.asarray(names)[found.argmax(axis=1)]
+
+
+def _keyword_likeness(texts: pd.Series, cells: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    from rapidfuzz import fuzz
+
+    from cookbook.data import split_keywords
+
+    scores, absent = [], []
+    for text, cell in zip(texts, cells, strict=True):
+        phrases = split_keywords(cell)
+        source = f" {normalise(text)} "
+        likeness = {
+            phrase: 100.0
+            if f" {normalise(phrase) or phrase} " in source
+            else fuzz.partial_ratio(normalise(phrase), source)
+            for phrase in phrases
+        }
+        scores.append(sum(likeness.values()) / 100 / len(phrases) if phrases else 0.0)
+        absent.append(", ".join(phrase for phrase, value in likeness.items() if value < 100))
+    return np.array(scores), np.array(absent)
+
+
 def surface_giveaways(texts: pd.Series, labels: pd.Series) -> pd.DataFrame:
     """Measure how well one surface feature alone tells each label from the rest.
 
@@ -443,14 +545,13 @@ def near_duplicates(
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    words = [normalise(text).split() for text in texts]
-    numbers = [tuple(sorted(w for w in line if w[0].isdigit())) for line in words]
-    if ignore_numbers:
-        words = [[w for w in line if not w[0].isdigit()] for line in words]
-        numbers = [()] * len(words)
-    keys = np.array([" ".join(line) for line in words], dtype=object)
+    keys, sorted_keys, numbers = (
+        zip(*(_comparable(text, ignore_numbers) for text in texts), strict=True)
+        if len(texts)
+        else ((), (), ())
+    )
     numbers_id = pd.factorize(pd.Series(numbers, dtype=object))[0]
-    lengths = np.array([len(key) for key in keys])
+    lengths = np.array([len(key) for key in keys], dtype=int)
     order = np.argsort(lengths, kind="stable")
     found: list[tuple[int, int, float]] = []
     step = 256
@@ -463,12 +564,16 @@ def near_duplicates(
         end = np.searchsorted(lengths[order], lengths[block[-1]] * stretch + 1e-9, side="right")
         later = order[start:end]
         scores = process.cdist(
-            keys[block], keys[later], scorer=fuzz.ratio, score_cutoff=similarity, workers=-1
+            [keys[i] for i in block],
+            [keys[i] for i in later],
+            scorer=fuzz.ratio,
+            score_cutoff=similarity,
+            workers=-1,
         )
         for i, j in zip(*np.nonzero(scores), strict=True):
             a, b = block[i], later[j]
             alike = i < j and numbers_id[a] == numbers_id[b] and keys[a]
-            if alike and fuzz.ratio(*(" ".join(sorted(words[k])) for k in (a, b))) >= similarity:
+            if alike and fuzz.ratio(sorted_keys[a], sorted_keys[b]) >= similarity:
                 found.append((min(a, b), max(a, b), scores[i, j]))
     columns = ["row", "of", "similarity"]
     if not found:
@@ -485,6 +590,53 @@ def near_duplicates(
         {"row": best.index, "of": first[best.index], "similarity": best.to_numpy()}
     )
     return table.reset_index(drop=True)
+
+
+def first_duplicate(
+    text: str, earlier: Sequence[str], similarity: float = 90, ignore_numbers: bool = False
+) -> int | None:
+    """Say which earlier text this one repeats, by the rule of `near_duplicates`.
+
+    For texts that come one by one: the earlier ones are prepared once and remembered.
+
+    Args:
+        text: The new text.
+        earlier: The texts before it.
+        similarity: From 0 to 100, the ratio from which two texts count as the same.
+        ignore_numbers: Whether to leave numbers out of the comparison.
+
+    Returns:
+        Position of the first such text; None where the text is new.
+
+    Example:
+        >>> first_duplicate("the sun rises!", ["Tea", "The sun rises"])
+        1
+    """
+    from rapidfuzz import fuzz
+
+    key, words, numbers = _comparable(text, ignore_numbers)
+    if not key:
+        return None
+    for position, other in enumerate(earlier):
+        other_key, other_words, other_numbers = _comparable(other, ignore_numbers)
+        if (
+            numbers == other_numbers
+            and fuzz.ratio(key, other_key, score_cutoff=similarity)
+            and fuzz.ratio(words, other_words) >= similarity
+        ):
+            return position
+    return None
+
+
+@lru_cache(maxsize=1 << 17)
+def _comparable(text: str, ignore_numbers: bool) -> tuple[str, str, tuple[str, ...]]:
+    """Return the words in order, the words sorted, and the numbers among them."""
+    words = normalise(text).split()
+    numbers = tuple(sorted(word for word in words if word[0].isdigit()))
+    if ignore_numbers:
+        words = [word for word in words if not word[0].isdigit()]
+        numbers = ()
+    return " ".join(words), " ".join(sorted(words)), numbers
 
 
 def normalise(text: str) -> str:

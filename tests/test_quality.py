@@ -218,3 +218,53 @@ def test_texts_that_repeat_another_split_leak(posts):
     assert len(report.clean()["test"]) == 6
     assert len(report.clean()["train"]) == len(splits["train"])
     assert "PROBLEM  leak: 1 rows, such as test 6" in str(report)
+
+
+def test_flipped_labels_stand_in_the_worst_tenth(titles):
+    flipped = np.random.default_rng(0).choice(len(titles), round(0.05 * len(titles)), replace=False)
+    spoilt = titles.copy()
+    other = spoilt["label"].map({"clickbait": "factual", "factual": "clickbait"})
+    spoilt.loc[flipped, "label"] = other[flipped]
+    ranked = quality.doubtful(spoilt)
+    worst = ranked.head(len(titles) // 10)
+    assert np.isin(flipped, worst["row"]).mean() >= 0.8
+    assert ranked["score"].is_monotonic_increasing
+    hit = worst[worst["row"].isin(flipped)]
+    assert (hit["suggested"] != hit["label"]).mean() > 0.9
+
+
+def test_doubtful_rows_keep_their_place_in_the_splits(titles):
+    splits = data.load_splits(titles.groupby("label").head(60), group="pair")
+    ranked = quality.doubtful(splits)
+    assert len(ranked) == 120
+    first = ranked.iloc[0]
+    assert splits[first["split"]][int(first["row"])]["text"] == first["text"]
+
+
+def test_keywords_far_from_their_text_are_doubtful():
+    posts = data.read_csv(data.shipped("tech_keywords.csv"), label=None).head(200)
+    posts.loc[17, "keywords"] = "Kubernetes operators, Elixir, quantum annealing"
+    posts.loc[18, "keywords"] = None
+    assert set(quality.doubtful(posts, keywords="keywords").head(2)["row"]) == {17, 18}
+
+
+@pytest.mark.parametrize("labels", [["a", "a", "a", "b"], ["a"] * 4])
+def test_one_label_or_one_row_of_it_cannot_be_doubted(labels):
+    rows = pd.DataFrame({"text": ["one", "two", "three", "four"], "label": labels})
+    with pytest.raises(ValueError, match="two labels with two rows each"):
+        quality.doubtful(rows)
+
+
+@pytest.mark.parametrize("ignore_numbers", [False, True])
+def test_one_by_one_the_same_texts_are_duplicates(titles, ignore_numbers):
+    texts = titles["text"].head(300).tolist()
+    texts += [texts[5].upper() + "!", texts[9] + "s", "Version 14 of Rust is out", texts[5]]
+    texts += ["Version 15 of Rust is out", "Version 15 of Rust is out"]
+    pairs = quality.near_duplicates(pd.Series(texts), ignore_numbers=ignore_numbers)
+    alone = [
+        row
+        for row, text in enumerate(texts)
+        if quality.first_duplicate(text, texts[:row], ignore_numbers=ignore_numbers) is not None
+    ]
+    assert alone == sorted(pairs["row"])
+    assert len(alone) >= 4
