@@ -1,8 +1,8 @@
 """Helpers for fine-tuning small models on synthetic data and measuring them honestly.
 
-One small module per step, in the order in which data flows: `data`, `quality`, `labels`,
-`features`, `training`, `metrics`, `inference`, `plots`; `offline` brings a model that pip carries.
-Modules load on first use, so `import cookbook` costs next to nothing.
+One small module per step, in the order in which data flows: `synthesis`, `data`, `quality`,
+`labels`, `features`, `training`, `metrics`, `inference`, `hub`, `plots`; `offline` brings a model
+that pip carries. Modules load on first use, so `import cookbook` costs next to nothing.
 """
 
 from importlib import import_module
@@ -12,12 +12,14 @@ __version__ = "0.1.0"
 __all__ = [
     "data",
     "features",
+    "hub",
     "inference",
     "labels",
     "metrics",
     "offline",
     "plots",
     "quality",
+    "synthesis",
     "training",
 ]
 

@@ -12,6 +12,7 @@ import pytest
 from transformers import AlbertConfig, AlbertModel, pipeline
 
 from cookbook import data, inference, metrics
+from tests.servers import ollama as small_llm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -215,3 +216,72 @@ def test_its_scores_are_those_of_the_saved_model(keywords_demo):
     assert scores["f1@M"] == pytest.approx(results["challenge"]["all"])
     for word in ("f1@5", "f1@M", "precision@M", "recall@M", "challenge", "training"):
         assert word in runner.summary(results)
+
+
+@pytest.fixture(scope="module")
+def smollm():
+    with small_llm.serving() as url:
+        yield url
+
+
+@pytest.mark.ollama
+def test_the_titles_notebook_asks_a_real_model(smollm, tmp_path):
+    executed = runner.execute(
+        "clickbait/1_generate_titles",
+        per_label=3,
+        taste=2,
+        host=smollm,
+        output_dir=str(tmp_path),
+    )
+    titles = data.read_csv(tmp_path / "titles.csv")
+    assert titles["label"].value_counts().to_dict() == {"clickbait": 3, "factual": 3}
+    desk = data.read_csv(tmp_path / "help_desk.csv")
+    assert desk["label"].value_counts().to_dict() == {"billing": 3, "problem": 3, "wish": 3}
+    results = json.loads((tmp_path / "metrics.json").read_text())
+    assert results["model"] == "smollm2"
+    assert results["flips_found"] >= 0.8
+    assert "smollm2" in runner.summary(results)
+    assert "Skipped" not in "".join(outputs(executed))
+
+
+@pytest.mark.ollama
+def test_the_annotation_notebook_asks_a_real_model(smollm, tmp_path):
+    runner.execute(
+        "keywords/1_annotate_texts", n_texts=8, per_call=2, host=smollm, output_dir=str(tmp_path)
+    )
+    results = json.loads((tmp_path / "metrics.json").read_text())
+    assert results["rows"] + sum(results["rejected"].values()) == 8
+    assert len(data.read_csv(tmp_path / "annotated.csv", label=None)) == results["rows"]
+    assert 0 <= results["agreement"]["f1@M"] < 0.9
+
+
+@pytest.mark.parametrize("name", list(runner.SMALL_LLM))
+def test_without_a_server_the_shipped_data_stand_in_and_it_is_said(name, tmp_path):
+    nowhere = "http://127.0.0.1:9"
+    executed = runner.execute(name, model="phi3", host=nowhere, output_dir=str(tmp_path))
+    text = "".join(outputs(executed))
+    assert "NO OLLAMA SERVER: the shipped" in text
+    assert "Skipped: there is no Ollama server." in text
+    assert json.loads((tmp_path / "metrics.json").read_text())["model"].startswith("none")
+
+
+def test_a_data_set_of_the_hub_end_to_end(tmp_path):
+    with runner.small_hub():
+        executed = runner.execute(
+            "your_own/hub_dataset", rows=200, epochs=1, output_dir=str(tmp_path)
+        )
+    text = "".join(outputs(executed))
+    assert "maker/clickbait-titles, from the Hub" in text
+    assert "validation" in text
+    assert "Nothing pushed. your-name/my-classifier" in text
+    pushed = {path.name for path in (tmp_path / "to_push" / "my-data" / "data").iterdir()}
+    assert pushed == {f"{n}-00000-of-00001.parquet" for n in ("train", "validation", "test")}
+    results = json.loads((tmp_path / "metrics.json").read_text())
+    assert f"accuracy {results['test']['accuracy']:.3f}" in text
+
+
+def outputs(path):
+    """Return what the cells of a notebook printed and showed."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            yield output.get("text") or output.get("data", {}).get("text/plain", "")
