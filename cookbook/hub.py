@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -488,8 +489,9 @@ def _push(
         _retry(api.create_repo, repo_id, repo_type=kind, private=private, exist_ok=True)
         if revision and not create_pr:
             _retry(api.create_branch, repo_id, branch=revision, repo_type=kind, exist_ok=True)
-        commit = _retry(
-            api.upload_folder,
+        # A commit made twice is none; a pull request opened twice, for want of an answer, is two.
+        upload = api.upload_folder if create_pr else partial(_retry, api.upload_folder)
+        commit = upload(
             repo_id=repo_id,
             folder_path=stage,
             repo_type=kind,

@@ -69,6 +69,7 @@ FROM_HUB: dict[str, dict[str, Any]] = {
     "your_own/hub_dataset": {
         "base_model": "minilm",
         "dataset": "maker/clickbait-titles",
+        "max_tokens": 20,  # titles are short
         "learning_rate": 1.5e-4,
         "output_dir": "out/your_own",
     }
