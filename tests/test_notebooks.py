@@ -3,13 +3,14 @@
 import ast
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
-from transformers import AlbertConfig, AlbertModel, pipeline
+from transformers import AlbertConfig, AlbertModel, TrainerCallback, TrainerState, pipeline
 
 from cookbook import data, inference, metrics
 from tests.servers import ollama as small_llm
@@ -216,6 +217,19 @@ def test_its_scores_are_those_of_the_saved_model(keywords_demo):
     assert scores["f1@M"] == pytest.approx(results["challenge"]["all"])
     for word in ("f1@5", "f1@M", "precision@M", "recall@M", "challenge", "training"):
         assert word in runner.summary(results)
+
+
+def test_its_check_stops_a_run_whose_loss_is_no_number():
+    notebook = nbformat.read(ROOT / "notebooks" / "keywords" / "2_fine_tune_bart.ipynb", 4)
+    (cell,) = (cell.source for cell in notebook.cells if "class StopAtNaN" in cell.source)
+    (check,) = (node for node in ast.parse(cell).body if isinstance(node, ast.ClassDef))
+    names = {"TrainerCallback": TrainerCallback, "math": math}
+    exec(ast.unparse(check), names)
+    logged, state = names["StopAtNaN"]().on_log, TrainerState(global_step=7)
+    logged(None, state, None, logs={"loss": 1.5, "eval_loss": 2.0})
+    for logs in ({"loss": float("nan")}, {"eval_loss": float("inf")}):
+        with pytest.raises(FloatingPointError, match="Step 7"):
+            logged(None, state, None, logs=logs)
 
 
 @pytest.fixture(scope="module")
