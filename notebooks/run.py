@@ -171,15 +171,18 @@ def small_llm() -> Iterator[str]:
 
 
 @contextmanager
-def small_hub() -> Iterator[None]:
-    """Serve a stand-in for the Hub with the shipped titles, which lack a validation split."""
+def small_hub() -> Iterator[Any]:
+    """Serve a stand-in for the Hub with the shipped titles, which lack a validation split.
+
+    Yields the hub. Until it closes, the processes that are started find it, and may write there.
+    """
     sys.path.insert(0, str(ROOT))
     from tests.servers.hub import serving
 
     upload = (
-        "import sys; from huggingface_hub import HfApi; api = HfApi(token=sys.argv[1]);"
+        "import sys; from huggingface_hub import HfApi; api = HfApi();"
         "api.create_repo('maker/clickbait-titles', repo_type='dataset');"
-        "api.upload_folder(repo_id='maker/clickbait-titles', folder_path=sys.argv[2],"
+        "api.upload_folder(repo_id='maker/clickbait-titles', folder_path=sys.argv[1],"
         "repo_type='dataset')"
     )
     with TemporaryDirectory() as name, serving(Path(name) / "hub") as hub:
@@ -191,10 +194,10 @@ def small_hub() -> Iterator[None]:
         # The clients read these when they are imported, so they are for other processes.
         settings = {"HF_ENDPOINT": hub.url, "HF_HOME": f"{name}/cache"}
         settings |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        settings["HF_TOKEN"] = hub.tokens["write"]
         with mock.patch.dict(os.environ, settings):
-            command = [sys.executable, "-c", upload, hub.tokens["write"], str(folder)]
-            subprocess.run(command, check=True)
-            yield
+            subprocess.run([sys.executable, "-c", upload, str(folder)], check=True)
+            yield hub
 
 
 def main() -> None:

@@ -279,19 +279,23 @@ def test_without_a_server_the_shipped_data_stand_in_and_it_is_said(name, tmp_pat
     assert json.loads((tmp_path / "metrics.json").read_text())["model"].startswith("none")
 
 
-def test_a_data_set_of_the_hub_end_to_end(tmp_path):
-    with runner.small_hub():
+def test_a_data_set_of_the_hub_there_and_back(tmp_path):
+    with runner.small_hub() as hub:
         executed = runner.execute(
-            "your_own/hub_dataset", rows=200, epochs=1, output_dir=str(tmp_path)
+            "your_own/hub_dataset", rows=200, epochs=1, output_dir=str(tmp_path), hub_user="maker"
         )
+        card = hub.files("model", "maker/my-classifier")["README.md"].decode()
+        parts = [path for path in hub.files("dataset", "maker/my-data") if "parquet" in path]
     text = "".join(outputs(executed))
     assert "maker/clickbait-titles, from the Hub" in text
-    assert "validation" in text
-    assert "Nothing pushed. your-name/my-classifier" in text
-    pushed = {path.name for path in (tmp_path / "to_push" / "my-data" / "data").iterdir()}
-    assert pushed == {f"{n}-00000-of-00001.parquet" for n in ("train", "validation", "test")}
-    results = json.loads((tmp_path / "metrics.json").read_text())
-    assert f"accuracy {results['test']['accuracy']:.3f}" in text
+    assert f"{hub.url}/maker/my-classifier" in text
+    assert f"{hub.url}/datasets/maker/my-data" in text
+    accuracy = json.loads((tmp_path / "metrics.json").read_text())["test"]["accuracy"]
+    assert f"accuracy {accuracy:.3f}" in text
+    assert f"| test split | {accuracy:.3f} |" in card
+    names = ("test", "train", "validation")
+    assert sorted(parts) == [f"data/{name}-00000-of-00001.parquet" for name in names]
+    assert hub.tokens["write"] not in executed.read_text()
 
 
 def outputs(path):
