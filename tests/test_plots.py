@@ -1,15 +1,35 @@
 import io
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cookbook import metrics, plots
+from cookbook import economics, metrics, plots
 
 NAMES = ["clickbait", "factual", "opinion"]
 BALANCE = pd.DataFrame([[8, 9, 1], [2, 1, 1]], index=["train", "test"], columns=NAMES)
 TABLE = metrics.per_label([0, 1, 2, 1], [0, 1, 1, 1], NAMES)
+TITLE: dict[str, Any] = {"input_tokens": 87, "output_tokens": 3}
+COMPARED = pd.DataFrame(
+    {
+        ("real", "accuracy"): [0.5, 0.9, 0.95],
+        ("lower case", "accuracy"): [0.5, 0.85, 0.95],
+        ("real", "f1_macro"): [0.3, 0.9, 0.95],
+        ("cost", "texts_per_second"): [9e7, 12_345.0, 301.0],
+    },
+    index=["majority", "TF-IDF", "MiniLM"],
+)
+CURVE = pd.DataFrame(
+    [
+        (name, rows, seed, 0.7 + 0.1 * seed)
+        for name in "ab"
+        for rows in (100, 1000)
+        for seed in (0, 1)
+    ],
+    columns=["name", "rows", "seed", "accuracy"],
+)
 LOG = [
     {"epoch": 0.5, "loss": 0.6},
     {"epoch": 1.0, "loss": 0.4},
@@ -31,6 +51,14 @@ LOG = [
         lambda: plots.per_label_bars(TABLE),
         lambda: plots.top_bars({"words": pd.Series({"want": 3, "make": 1}), "none": pd.Series()}),
         lambda: plots.share_bars(pd.Series({"lower case": 0.9, "numbers": 1.0}), title="Passed"),
+        lambda: plots.comparison(COMPARED),
+        lambda: plots.learning_curve(CURVE),
+        lambda: plots.break_even(
+            {"Hugging Face CPU x2": 100, "AWS Lambda 2 GB": 30},
+            economics.API_PRICES,
+            scale_to_zero=True,
+            **TITLE,
+        ),
     ],
 )
 def test_every_picture_becomes_a_png_and_is_shown_once(draw):
@@ -71,3 +99,43 @@ def test_panels_stand_side_by_side_with_the_largest_on_top():
     assert (left.get_title(), right.get_title()) == ("keywords", "words")
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["Go", "C++"]
     assert left.yaxis_inverted()
+
+
+def test_the_break_even_is_marked_where_the_lines_cross():
+    axes = plots.break_even({"Hugging Face CPU x2": 100}, ["GPT-3.5 Turbo"], **TITLE).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["32,000"]
+    mark = next(line for line in axes.lines if line.get_marker() == "o")
+    assert mark.get_xydata()[0] == pytest.approx([32_000, 1.536])
+
+
+def test_a_host_climbs_a_step_where_a_second_instance_is_needed():
+    axes = plots.break_even({"Hugging Face CPU x2": 1}, [], loads=(1_000, 200_000), **TITLE).axes[0]
+    (line,) = axes.lines
+    assert sorted(set(line.get_ydata())) == pytest.approx([1.536, 3.072, 4.608])
+    assert line.get_label() == "Hugging Face CPU x2, always on"
+
+
+def test_no_break_even_is_marked_where_the_api_stays_cheaper():
+    with pytest.warns(UserWarning, match="never gets cheaper than GPT-4o mini"):
+        figure = plots.break_even({"Hugging Face T4": 0.1}, ["GPT-4o mini"], **TITLE)
+    assert not figure.axes[0].texts
+
+
+def test_a_comparison_shows_accuracy_by_set_and_speed_on_one_scale():
+    figure = plots.comparison(COMPARED)
+    left, right = figure.axes
+    assert [tick.get_text() for tick in left.get_yticklabels()] == list(COMPARED.index)
+    assert [text.get_text() for text in figure.legends[0].texts] == ["real", "lower case"]
+    assert [bar.get_width() for bar in left.containers[1]] == [0.5, 0.85, 0.95]
+    assert right.get_xscale() == "log"
+    assert [text.get_text() for text in right.texts] == ["> 1,000,000", "12,000", "300"]
+    assert left.yaxis_inverted()
+
+
+def test_a_learning_curve_is_the_mean_over_seeds_within_their_spread():
+    axes = plots.learning_curve(CURVE).axes[0]
+    assert [line.get_label() for line in axes.lines] == ["a", "b"]
+    assert axes.lines[0].get_xydata().tolist() == [[100, 0.75], [1000, 0.75]]
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((0.7, 0.8))
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["100", "1,000"]
