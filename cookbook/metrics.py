@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from sklearn.metrics import confusion_matrix as count_confusions
 
@@ -174,6 +175,109 @@ def pass_rates(challenge: pd.DataFrame, predictions: Sequence[str]) -> pd.DataFr
         rows=("text", "size"), passed=("passed", "mean"), unchanged=("unchanged", "mean")
     )
     return table
+
+
+def mcnemar(
+    references: Sequence[Any], first: Sequence[Any], second: Sequence[Any]
+) -> dict[str, float]:
+    """Test whether two classifiers differ in accuracy on the same texts.
+
+    McNemar's test (McNemar 1947, https://doi.org/10.1007/BF02295996), which Dietterich 1998
+    (https://doi.org/10.1162/089976698300017197) recommends where each was trained once. Only the
+    texts count that one has right and the other wrong: were the two as good as each other, either
+    would be right on half of those. Exact, by the binomial distribution, so few texts will do.
+
+    Args:
+        references: True labels, one per text.
+        first: Labels that the first classifier gave.
+        second: Labels that the second one gave.
+
+    Returns:
+        `only_first` and `only_second` (texts that one alone has right), `difference` (accuracy of
+        the first less that of the second) and `p` (two-sided; 1 where no text tells them apart).
+
+    Raises:
+        ValueError: The three differ in length, or are empty.
+
+    Example:
+        >>> mcnemar(list("aaaaaa"), list("aaaaaa"), list("bbbbbb"))["p"]
+        0.03125
+    """
+    if not len(references) == len(first) == len(second) or not len(references):
+        raise ValueError(
+            "Both classifiers must have answered every text: got "
+            f"{len(references)} references, {len(first)} and {len(second)} answers"
+        )
+    true, *both = (np.asarray(values, dtype=object) for values in (references, first, second))
+    right, other = (answers == true for answers in both)
+    only_first, only_second = int((right & ~other).sum()), int((other & ~right).sum())
+    differing = only_first + only_second
+    return {
+        "only_first": only_first,
+        "only_second": only_second,
+        "difference": (only_first - only_second) / len(true),
+        "p": float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0,
+    }
+
+
+def paired_bootstrap(
+    first: Sequence[Any] | np.ndarray,
+    second: Sequence[Any] | np.ndarray,
+    statistic: Callable[[np.ndarray], float] = np.mean,
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Say how far a difference between two systems may be chance, from their scores per text.
+
+    Texts are drawn with replacement, the same for both (Efron and Tibshirani 1993; percentile
+    interval). An interval that excludes 0 is more than the choice of texts; it says nothing about
+    other training seeds.
+
+    Args:
+        first: Scores of the first system, shape (texts,) or (texts, figures).
+        second: Scores of the second one, of the same shape.
+        statistic: From such scores to one number, for instance an F1 of mean precision and recall.
+        resamples: Number of draws.
+        confidence: Share of the draws within the interval.
+        seed: Seed of the draws.
+
+    Returns:
+        `difference` (statistic of the first less that of the second) and its interval, `low` and
+        `high`.
+
+    Raises:
+        ValueError: The shapes differ, or there are fewer than two texts.
+
+    Example:
+        >>> paired_bootstrap([1, 1, 1], [0, 0, 0])
+        {'difference': 1.0, 'low': 1.0, 'high': 1.0}
+    """
+    ours, theirs = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if ours.shape != theirs.shape or len(ours) < 2:
+        raise ValueError(
+            "Scores of the same two texts or more are needed: got shapes "
+            f"{ours.shape} and {theirs.shape}"
+        )
+
+    def difference(rows: np.ndarray) -> float:
+        rows = rows.astype(int)
+        return float(statistic(ours[rows]) - statistic(theirs[rows]))
+
+    # Rows are drawn, not scores, so that a statistic of several figures per text is no other case.
+    drawn = stats.bootstrap(
+        (np.arange(len(ours)),),
+        difference,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        vectorized=False,
+        method="percentile",
+        random_state=seed,
+    )
+    low, high = drawn.confidence_interval
+    whole = difference(np.arange(len(ours)))
+    return {"difference": whole, "low": float(low), "high": float(high)}
 
 
 # Keyphrases. Scores as in KPEval (https://github.com/uclanlp/KPEval, exact matching), which follows

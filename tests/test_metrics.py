@@ -112,6 +112,51 @@ def test_pass_rates_per_group():
         metrics.pass_rates(challenge, ["factual"])
 
 
+def test_mcnemar_counts_only_the_texts_that_tell_two_classifiers_apart():
+    references = ["a"] * 100
+    first = ["a"] * 90 + ["b"] * 10
+    second = ["b"] * 8 + ["a"] * 84 + ["b"] * 8
+    test = metrics.mcnemar(references, first, second)
+    assert (test["only_first"], test["only_second"]) == (8, 2)
+    assert test["difference"] == pytest.approx(0.06)
+    # Two-sided: twice the chance of at most 2 of 10 in a fair draw.
+    assert test["p"] == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+    turned = metrics.mcnemar(references, second, first)
+    assert turned["difference"] == pytest.approx(-0.06)
+    assert turned["p"] == test["p"]
+    assert metrics.mcnemar(references, first, first)["p"] == 1
+    with pytest.raises(ValueError, match="100 references, 90 and 100 answers"):
+        metrics.mcnemar(references, first[:90], second)
+
+
+def test_a_paired_bootstrap_agrees_with_the_normal_approximation():
+    rng = np.random.default_rng(0)
+    first, second = rng.random(400), rng.random(400)
+    spread = metrics.paired_bootstrap(first, second)
+    mean, error = (first - second).mean(), (first - second).std() / np.sqrt(400)
+    assert spread["difference"] == pytest.approx(mean)
+    assert spread["low"] == pytest.approx(mean - 1.96 * error, abs=0.2 * error)
+    assert spread["high"] == pytest.approx(mean + 1.96 * error, abs=0.2 * error)
+    assert spread == metrics.paired_bootstrap(first, second)
+    # What both find hard doesn't widen the interval: the same texts are drawn for both.
+    near = metrics.paired_bootstrap(first + 0.1, first)
+    assert near["low"] == pytest.approx(0.1)
+    assert near["high"] == pytest.approx(0.1)
+
+
+def test_a_bootstrap_takes_several_figures_per_text():
+    def f1(rows):
+        precision, recall = rows.mean(axis=0)
+        return 2 * precision * recall / (precision + recall)
+
+    first, second = np.array([[1, 0.5], [0.5, 1]] * 30), np.full((60, 2), 0.5)
+    spread = metrics.paired_bootstrap(first, second, f1, resamples=200)
+    assert spread["difference"] == pytest.approx(0.25)
+    assert 0.2 < spread["low"] <= 0.25 <= spread["high"] < 0.3
+    with pytest.raises(ValueError, match=r"\(60, 2\) and \(3,\)"):
+        metrics.paired_bootstrap(first, [1, 2, 3])
+
+
 TEXT = "We moved our running jobs from Redis to PostgreSQL 16"
 
 
