@@ -1,6 +1,12 @@
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+import transformers
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
@@ -165,3 +171,167 @@ def test_a_stutter_is_mended_to_what_stands_in_the_text():
     assert inference._spelt(written, text, present_only=True) == mended
     assert inference._spelt(["ubiquititi", "go"], text, present_only=False) == ["ubiquititi", "go"]
     assert inference._spelt(["kafka"], "", present_only=True) == []
+
+
+@pytest.fixture(scope="module")
+def exported(trained, keyword_model, tmp_path_factory):
+    """The fixtures' models, exported: exact and int8."""
+    folder = tmp_path_factory.mktemp("exported")
+    return SimpleNamespace(
+        exact=inference.export_onnx(trained.folder, folder / "exact", int8=False),
+        int8=inference.export_onnx(trained.folder, folder / "int8"),
+        keywords=inference.export_ctranslate2(keyword_model, folder / "keywords"),
+    )
+
+
+def test_an_exported_classifier_answers_as_the_model_it_was(trained, exported):
+    texts = ["", *trained.test["text"], "日本語の見出し", "word " * 2_000]
+    plain = inference.classify(texts, trained.folder)
+    found = inference.classify(texts, exported.exact)
+    assert found["label"].tolist() == plain["label"].tolist()
+    assert np.allclose(found[trained.names], plain[trained.names], atol=1e-4)
+
+
+def test_eight_bits_cost_next_to_no_accuracy_and_a_quarter_of_the_size(trained, exported, titles):
+    rows = titles.groupby("label").tail(400)
+    right = {}
+    for name, folder in {"fp32": exported.exact, "int8": exported.int8}.items():
+        answers = inference.classify(rows["text"], folder)
+        right[name] = (answers["label"].to_numpy() == rows["label"].to_numpy()).mean()
+    assert right["fp32"] > 0.85
+    assert right["int8"] > right["fp32"] - 0.005
+    size = {f: (f / "model.onnx").stat().st_size for f in (exported.exact, exported.int8)}
+    assert size[exported.int8] < 0.3 * size[exported.exact]
+
+
+@pytest.mark.parametrize("kind", ["Albert", "DistilBert", "Roberta"])
+def test_other_encoders_can_be_exported_too(kind, tokenizer, tmp_path):
+    small = {"vocab_size": 30522, "hidden_size": 32, "num_hidden_layers": 2, "id2label": {}}
+    small |= {"num_attention_heads": 2, "intermediate_size": 64, "embedding_size": 16, "dim": 32}
+    small |= {"n_heads": 2, "n_layers": 2, "hidden_dim": 64, "pad_token_id": 0}
+    config = getattr(transformers, f"{kind}Config")(**{**small, "id2label": {0: "a", 1: "b"}})
+    set_seed(0)
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
+    texts = ["One", "Two of them, or three", "word " * 100]
+    plain = inference.classify(texts, model, tokenizer)
+    folder = inference.export_onnx(model, tmp_path / "exported", tokenizer, int8=False)
+    assert np.allclose(inference.classify(texts, folder)["a"], plain["a"], atol=1e-4)
+
+
+def without_torch(code, *arguments):
+    """Run code where neither torch nor transformers can be imported; return what it prints."""
+    block = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; "
+    run = subprocess.run(
+        [sys.executable, "-c", block + code, *map(str, arguments)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_an_exported_classifier_needs_no_torch(exported, trained):
+    texts = trained.test["text"].tolist()[:5]
+    code = (
+        "from cookbook import inference; import json;"
+        "print(json.dumps(inference.classify(sys.argv[2:], sys.argv[1])['label'].tolist()))"
+    )
+    answers = json.loads(without_torch(code, exported.int8, *texts))
+    assert answers == inference.classify(texts, exported.int8)["label"].tolist()
+
+
+def test_exported_keywords_are_those_of_the_model_and_need_no_torch(
+    exported, keyword_model, short_posts
+):
+    texts = short_posts["text"].tolist()
+    gold = [data.split_keywords(cell) for cell in short_posts["keywords"]]
+    code = (
+        "from cookbook import inference; import json;"
+        "print(json.dumps(inference.extract_keywords(sys.argv[2:], sys.argv[1])))"
+    )
+    found = json.loads(without_torch(code, exported.keywords, *texts))
+    plain = inference.extract_keywords(texts, keyword_model)
+    f1 = [metrics.keyphrase_metrics(texts, kept, gold)["f1@M"] for kept in (found, plain)]
+    assert f1[0] > f1[1] - 0.03
+    assert (
+        inference.extract_keywords(["", "x" * 10_000, "word " * 2000], exported.keywords)[0] == []
+    )
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_is_answered_row_by_row_whatever_else_it_holds(ending, exported, trained, tmp_path):
+    rows = trained.test[["text", "label"]].assign(id=[f"{i:03}" for i in range(len(trained.test))])
+    rows.loc[3, "text"] = 'two\nlines, "quotes" and commas'
+    source = tmp_path / f"titles.{ending}"
+    getattr(rows, f"to_{ending}")(source, index=False)
+    for target in (tmp_path / "answers.csv", tmp_path / "answers.parquet"):
+        inference.answer_file(source, target, exported.exact, chunk_rows=7)
+        read = pd.read_csv if target.suffix == ".csv" else pd.read_parquet
+        options = {"dtype": {"id": str}} if target.suffix == ".csv" else {}
+        answers = read(target, **options)
+        assert answers[["text", "label", "id"]].equals(rows)
+        alone = inference.classify(rows["text"], exported.exact)
+        assert answers["label_predicted"].tolist() == alone["label"].tolist()
+        assert np.allclose(answers["score"], alone["score"], atol=1e-5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [source.name, "answers.csv", "answers.parquet"]
+    )
+
+
+def test_keywords_of_a_file_are_joined(exported, short_posts, tmp_path):
+    source = tmp_path / "posts.csv"
+    short_posts[["text"]].rename(columns={"text": "post"}).to_csv(source, index=False)
+    target = inference.answer_file(source, tmp_path / "out.csv", exported.keywords, text="post")
+    answers = pd.read_csv(target, keep_default_na=False)
+    alone = inference.extract_keywords(short_posts["text"], exported.keywords)
+    assert answers["keywords"].tolist() == ["; ".join(keywords) for keywords in alone]
+
+
+def test_a_file_goes_on_where_it_was_killed(exported, trained, tmp_path, monkeypatch):
+    source, target = tmp_path / "titles.csv", tmp_path / "answers.csv"
+    trained.test[["text"]].to_csv(source, index=False)
+    asked = []
+    classified = inference._classified
+
+    def dying(texts, *rest):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(texts)
+        return classified(texts, *rest)
+
+    monkeypatch.setattr(inference, "_classified", dying)
+    with pytest.raises(KeyboardInterrupt):
+        inference.answer_file(source, target, exported.int8, chunk_rows=10)
+    assert not target.exists()
+    with pytest.raises(ValueError, match=r"another run .*chunk_rows 10"):
+        inference.answer_file(source, target, exported.int8, chunk_rows=20)
+    asked.clear()
+    monkeypatch.setattr(
+        inference, "_classified", lambda t, *r: asked.append(t) or classified(t, *r)
+    )
+    inference.answer_file(source, target, exported.int8, chunk_rows=10)
+    texts = trained.test["text"].tolist()
+    assert [text for chunk in asked for text in chunk] == texts[30:]
+    assert pd.read_csv(target)["text"].tolist() == texts
+
+
+def test_a_stream_is_read_no_further_than_it_is_asked_for(exported):
+    drawn = []
+
+    def chunks():
+        for number in range(1000):
+            drawn.append(number)
+            yield pd.DataFrame({"text": [f"Title {number}", None]})
+
+    stream = inference.answer_chunks(chunks(), exported.int8)
+    answers = [next(stream), next(stream)]
+    assert drawn == [0, 1]
+    assert [len(answer) for answer in answers] == [2, 2]
+    assert answers[1]["text"][0] == "Title 1"
+
+
+def test_a_file_without_the_column_or_of_another_kind_is_named(exported, tmp_path):
+    source = tmp_path / "titles.csv"
+    pd.DataFrame({"headline": ["A"]}).to_csv(source, index=False)
+    with pytest.raises(ValueError, match="no column 'text'; there are: 'headline'"):
+        inference.answer_file(source, tmp_path / "out.csv", exported.int8)
+    with pytest.raises(ValueError, match=r"neither in \.csv nor in \.parquet"):
+        inference.answer_file(source, tmp_path / "out.xlsx", exported.int8)
