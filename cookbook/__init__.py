@@ -1,8 +1,9 @@
 """Helpers for fine-tuning small models on synthetic data and measuring them honestly.
 
 One small module per step, in the order in which data flows: `synthesis`, `data`, `quality`,
-`labels`, `features`, `training`, `metrics`, `inference`, `hub`, `plots`; `offline` brings a model
-that pip carries. Modules load on first use, so `import cookbook` costs next to nothing.
+`labels`, `features`, `training`, `metrics`, `inference`, `baselines`, `economics`, `hub`, `demo`,
+`plots`; `offline` brings a model that pip carries. Modules load on first use, so `import cookbook`
+costs next to nothing.
 """
 
 from importlib import import_module
@@ -10,7 +11,10 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 __all__ = [
+    "baselines",
     "data",
+    "demo",
+    "economics",
     "features",
     "hub",
     "inference",

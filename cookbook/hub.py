@@ -1,4 +1,4 @@
-"""Push a model or a data set to the Hugging Face Hub, with a card that says what was measured."""
+"""Push a model, a data set or a page to the Hugging Face Hub, with a card of what was measured."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from huggingface_hub import (
     HfApi,
     ModelCard,
     ModelCardData,
+    SpaceCard,
+    SpaceCardData,
     get_token,
 )
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
@@ -212,6 +215,91 @@ def push_dataset(
             message,
             dry_run,
         )
+
+
+def push_demo(
+    model_repo: str,
+    space_id: str,
+    *,
+    title: str | None = None,
+    examples: Sequence[str] | None = None,
+    package: str | None = None,
+    license: str = "apache-2.0",
+    token: str | None = None,
+    private: bool | None = None,
+    exist_ok: bool = True,
+    message: str = "Upload page and card",
+    dry_run: str | Path | None = None,
+) -> str:
+    """Put a page for a model, the one that `python -m cookbook.demo` serves, on a Space.
+
+    Push the model first. A Space loads it by its name; where the model is private, give the Space
+    a secret HF_TOKEN in its settings that may read it. As `push_model`: one commit, none where
+    nothing has changed, tried again where the connection breaks.
+
+    Args:
+        model_repo: 'your-name/your-model', a classifier or keyword model on the Hub.
+        space_id: 'your-name/your-page'; a Space's name may not be a model's.
+        title: Heading; None for one made of the model's labels.
+        examples: Texts to click; None for those of `demo.build`.
+        package: What the Space installs beside gradio, a line for pip; None for the cookbook from
+            its repository.
+        license: An identifier of the Hub's, for the page.
+        token: As `push_model`.
+        private: As `push_model`.
+        exist_ok: As `push_model`.
+        message: The commit's message.
+        dry_run: Folder that gets exactly what would be pushed; nothing is then pushed or asked.
+
+    Returns:
+        Address of the Space; the folder of a dry run.
+
+    Raises:
+        PermissionError, ValueError, FileExistsError, ConnectionError: As `push_model`.
+    """
+    _require_name(model_repo)
+    _require_name(space_id)
+    arguments = [repr(model_repo)]
+    arguments += [f"title={title!r}"] if title else []
+    arguments += [f"examples={list(examples)!r}"] if examples else []
+    about = SpaceCardData(
+        title=title or space_id.split("/")[1],
+        sdk="gradio",
+        sdk_version=_gradio_version(),
+        python_version="3.12",
+        app_file="app.py",
+        license=license,
+        models=[model_repo],
+        tags=["small-model-cookbook"],
+    )
+    told = f"A page for [{model_repo}](https://huggingface.co/{model_repo}): one text, or a CSV."
+    with tempfile.TemporaryDirectory() as temporary:
+        stage = Path(dry_run) if dry_run else Path(temporary)
+        stage.mkdir(parents=True, exist_ok=True)
+        (stage / "app.py").write_text(
+            f"from cookbook import demo\n\ndemo.build({', '.join(arguments)}).launch()\n", "utf-8"
+        )
+        (stage / "requirements.txt").write_text(f"{package or _package()}\n", "utf-8")
+        card = SpaceCard(f"---\n{about.to_yaml()}\n---\n\n# {about.title}\n\n{told}\n")
+        card.save(stage / "README.md")
+        return _push(
+            stage, space_id, "space", token, private, None, False, exist_ok, message, dry_run
+        )
+
+
+def _package() -> str:
+    """Return the line that installs the cookbook from its repository, for pip."""
+    addresses = metadata.metadata("small-model-cookbook").get_all("Project-URL") or []
+    repository = dict(address.split(", ", 1) for address in addresses)["Repository"]
+    return f"small-model-cookbook[deploy] @ git+{repository}"
+
+
+def _gradio_version() -> str | None:
+    """Return the gradio that is installed here; None, and a Space takes the newest."""
+    try:
+        return metadata.version("gradio")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def model_card(
@@ -486,7 +574,15 @@ def _push(
     api = HfApi(token=token)
     _require_right(api, token, repo_id, kind, exist_ok)
     with _explained(repo_id):
-        _retry(api.create_repo, repo_id, repo_type=kind, private=private, exist_ok=True)
+        sdk = "gradio" if kind == "space" else None
+        _retry(
+            api.create_repo,
+            repo_id,
+            repo_type=kind,
+            private=private,
+            exist_ok=True,
+            space_sdk=sdk,
+        )
         if revision and not create_pr:
             _retry(api.create_branch, repo_id, branch=revision, repo_type=kind, exist_ok=True)
         # A commit made twice is none; a pull request opened twice, for want of an answer, is two.
@@ -499,7 +595,7 @@ def _push(
             create_pr=create_pr,
             commit_message=message,
         )
-    page = f"{api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
+    page = f"{api.endpoint}/{'' if kind == 'model' else kind + 's/'}{repo_id}"
     address = str(commit.pr_url or page)
     print(address)  # noqa: T201
     return address

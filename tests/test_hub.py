@@ -6,13 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, SpaceCard
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -22,10 +23,11 @@ from transformers import (
     pipeline,
 )
 
-from cookbook import data, hub, training
+from cookbook import data, hub, inference, training
 from tests.servers.hub import serving
 
 ME, TITLES = "maker/clickbait", ["Council approves budget", "This one trick changes everything"]
+PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 SECRET = "hf_" + "S3cret" * 6
 UNTRAINED = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
 
@@ -174,6 +176,34 @@ def test_a_data_set_comes_back_the_same(file, options, server, tmp_path):
         assert pulled["test"]["keywords"][:] == ours["test"]["keywords"][:]
 
 
+@pytest.mark.parametrize("where", ["the Hub", "a folder"])
+def test_the_page_on_a_space_answers_as_the_model_does(saved, server, tmp_path, where):
+    if where == "a folder":
+        hub.push_demo(ME, "maker/page", dry_run=tmp_path / "page")
+        app = (tmp_path / "page" / "app.py").read_text("utf-8")
+        app = app.replace(repr(ME), repr(str(saved / "model")))
+        assert not server.requests
+    else:
+        hub.push_model(saved / "model", ME)
+        address = hub.push_demo(ME, "maker/page", title='Is it "bait"?', examples=TITLES)
+        assert address == f"{server.url}/spaces/maker/page"
+        app = server.files("space", "maker/page")["app.py"].decode()
+    # As the Space runs it, but for a thread of its own, so that it can be asked.
+    app = app.replace("launch()", "launch(prevent_thread_lock=True, quiet=True)")
+    code = app.replace("demo.build", "_, url, _ = demo.build") + (
+        "import json, os\n"
+        "from gradio_client import Client\n"
+        f"found = Client(url, verbose=False).predict({TITLES[1]!r}, api_name='/answer')\n"
+        "print(json.dumps(found), flush=True)\n"
+        "os._exit(0)  # the server's threads needn't be waited for\n"
+    )
+    found = json.loads(fresh(code, server, tmp_path).splitlines()[-1])
+    answer = inference.classify(TITLES[1:], saved / "model").iloc[0]
+    assert found["label"] == answer["label"]
+    shares = {each["label"]: each["confidence"] for each in found["confidences"]}
+    assert shares == pytest.approx(answer[["clickbait", "factual"]].to_dict(), abs=1e-4)
+
+
 # --- The card
 
 
@@ -216,6 +246,31 @@ def test_the_same_push_makes_no_second_commit_and_a_change_makes_one(saved, serv
         assert len(server.commits("model", ME)) == 2
     hub.push_model(saved / "model", ME, limits="English only.")
     assert len(server.commits("model", ME)) == 3
+
+
+def test_a_page_is_pushed_whole_and_the_same_one_only_once(saved, server, tmp_path):
+    options = {"title": "Bait: or 'not'?", "license": "mit", "private": True}
+    for _ in range(2):
+        hub.push_demo(ME, "maker/page", **options)
+        assert len(server.commits("space", "maker/page")) == 2
+    assert server.repos["space", "maker/page"].private
+    (made,) = {json.loads(r.body)["sdk"] for r in server.requests if r.path == "/api/repos/create"}
+    assert made == "gradio"
+    pushed = server.files("space", "maker/page")
+    hub.push_demo(ME, "maker/page", **options, dry_run=tmp_path / "dry")
+    written = {path.name: path.read_bytes() for path in (tmp_path / "dry").iterdir()}
+    assert {".gitattributes": pushed[".gitattributes"], **written} == pushed
+    assert set(written) == {"README.md", "app.py", "requirements.txt"}
+    about = SpaceCard(pushed["README.md"].decode()).data.to_dict()
+    assert about["title"] == options["title"]
+    assert (about["sdk"], about["app_file"], about["license"]) == ("gradio", "app.py", "mit")
+    assert about["models"] == [ME]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", about["sdk_version"])
+    address = re.search(r'^Repository = "(.+)"', PROJECT.read_text("utf-8"), re.MULTILINE)[1]
+    wanted = f"small-model-cookbook[deploy] @ git+{address}"
+    assert pushed["requirements.txt"].decode().splitlines() == [wanted]
+    hub.push_demo(ME, "maker/page", **options, package="small-model-cookbook[deploy]==0.1.0")
+    assert len(server.commits("space", "maker/page")) == 3
 
 
 def test_a_branch_a_pull_request_and_a_private_repository(saved, server):
@@ -302,6 +357,8 @@ def test_names_that_are_taken(saved, server):
         hub.push_model(saved / "model", ME, exist_ok=False)
     with pytest.raises(ValueError, match="is a model already"):
         hub.push_dataset(data.shipped("keywords_challenge.csv"), ME, provenance="Ours.", label=None)
+    with pytest.raises(ValueError, match="is a model already; name this space otherwise"):
+        hub.push_demo(ME, ME)
 
 
 def test_a_folder_without_a_model(tmp_path, server):

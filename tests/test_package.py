@@ -28,7 +28,21 @@ def test_importing_the_package_pulls_in_nothing_heavy():
     assert not heavy & {name.partition(".")[0] for name in loaded}
 
 
-@pytest.mark.parametrize("module", ["synthesis", "data", "quality", "metrics", "plots", "offline"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "synthesis",
+        "data",
+        "quality",
+        "metrics",
+        "inference",
+        "baselines",
+        "economics",
+        "demo",
+        "plots",
+        "offline",
+    ],
+)
 def test_modules_that_need_no_torch_do_not_load_it(module):
     loaded = run(f"import sys; from cookbook import {module}; print(*sys.modules)").split()
     assert "torch" not in loaded
