@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import re
 import shutil
@@ -46,8 +47,8 @@ def classify(
             `export_onnx`, which runs without torch. A folder or a name goes to the GPU where there
             is one.
         tokenizer: Its tokenizer; None where `model` is a folder or a name.
-        batch_size: Texts at once; None for 16 on a CPU, whose caches hold no more, and 128 on a
-            GPU.
+        batch_size: Texts at once; None for 8 to 16 on a CPU, whose caches hold no more, and 128
+            on a GPU.
         max_length: Tokens at most; None for what the tokenizer allows.
         dtype: `"float32"`, or `"auto"` for the fastest that the hardware computes in: bf16 or fp16
             on a GPU, bf16 on a CPU with instructions for it. That halves the time or better and
@@ -63,21 +64,23 @@ def classify(
     """
     texts = list(texts)
     _require_strings(texts)
-    names, logits, size = _classifier(model, tokenizer, max_length, dtype)
-    return _classified(texts, names, logits, batch_size or size)
+    names, encode, logits, size = _classifier(model, tokenizer, max_length, dtype)
+    return _classified(texts, names, encode, logits, batch_size or size)
 
 
-def _classified(texts: list[str], names: list[str], logits: Any, batch_size: int) -> pd.DataFrame:
+def _classified(
+    texts: list[str], names: list[str], encode: Any, logits: Any, batch_size: int
+) -> pd.DataFrame:
     from scipy.special import softmax
 
     probabilities = np.zeros((len(texts), len(names)))
-    order = np.argsort([len(text) for text in texts], kind="stable")
-    starts = range(0, len(texts), batch_size)
-    batches = [order[start : start + batch_size] for start in starts]
-    answers = logits([texts[row] for row in rows] for rows in batches)
+    rows = encode(texts) if texts else []
+    order = np.argsort([len(ids) for ids, *_ in rows], kind="stable")
+    batches = [order[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+    answers = logits([rows[i] for i in batch] for batch in batches)
     bar = tqdm(batches, desc="Classify", leave=False, disable=len(batches) < 40)
-    for rows, answer in zip(bar, answers, strict=True):
-        probabilities[rows] = softmax(answer.astype(float), axis=-1)
+    for batch, answer in zip(bar, answers, strict=True):
+        probabilities[batch] = softmax(answer.astype(float), axis=-1)
     best = probabilities.argmax(axis=1) if texts else np.array([], dtype=int)
     return pd.DataFrame(
         {
@@ -463,13 +466,16 @@ def export_onnx(
 
     With int8 the weights are stored as 8-bit integers per output channel, in 7 bits of them: CPUs
     without VNNI add up pairs of products in 16 bits, which overflow otherwise (onnxruntime's advice
-    on `reduce_range`). Activations are quantised as they come ("dynamically").
+    on `reduce_range`). Activations are quantised as they come ("dynamically"), by one scale for a
+    whole batch, which a few large values spoil; they stand behind the activation function of the
+    lowest layers, so the matrix that takes them in stays fp32 in the lowest third of the layers.
+    With MiniLM that halved the labels that change, from 16 to 7 of 2,000 real headlines.
 
     Args:
         model: A fine-tuned classifier, its folder, or its name on the Hub.
         folder: Where to write `model.onnx`, `config.json` and the tokenizer.
         tokenizer: Its tokenizer; None where `model` is a folder or a name.
-        int8: A quarter of the size, and faster on most CPUs; False for the exact answers in fp32.
+        int8: Less than a third of the size, and faster on most CPUs; False for fp32, exactly.
 
     Returns:
         The folder.
@@ -511,18 +517,83 @@ def export_onnx(
         # The shapes that torch notes for values in between are of its own names, and
         # onnxruntime's quantisation stumbles over them; it infers its own.
         del graph.graph.value_info[:]
+        _read_first_token_early(graph.graph)
         onnx.save(graph, exact)
         if int8:
+            shapes = {each.name: each.dims for each in graph.graph.initializer}
+            narrowing = [
+                node.name
+                for node in graph.graph.node
+                if node.op_type == "MatMul"
+                and (shape := shapes.get(node.input[1]))
+                and shape[0] >= 2 * shape[1]
+            ]
             quantize_dynamic(
                 exact,
                 Path(temporary) / "model.onnx",
                 weight_type=QuantType.QInt8,
                 per_channel=True,
                 reduce_range=True,
+                nodes_to_exclude=narrowing[: math.ceil(len(narrowing) / 3)],
             )
             exact = Path(temporary) / "model.onnx"
         shutil.copyfile(exact, folder / "model.onnx")
     return folder
+
+
+def _read_first_token_early(graph: Any) -> None:
+    """Leave out of a graph what the last layer computes for tokens that nobody reads.
+
+    A classifier reads the first token of the last layer alone. What goes on row by row before that
+    (feed-forward, norms, the attention's output) needn't be done for the others: a tenth of all
+    work with six layers. `Gather` of the first token moves up as far as only such operations
+    depend on it. Where there is no such node, the graph stays as it is.
+    """
+    from onnx import helper, numpy_helper
+
+    constants = {each.name: each for each in graph.initializer}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+
+    def first(node: Any) -> bool:
+        index = constants.get(node.input[1]) if node.op_type == "Gather" else None
+        axis = [each.i for each in node.attribute if each.name == "axis"]
+        return index is not None and axis == [1] and (numpy_helper.to_array(index) == 0).all()
+
+    (gather, *_) = [*filter(first, graph.node), None]
+    if gather is None or len(readers[gather.input[0]]) > 1:
+        return
+    moved = [gather.name]
+    for node in reversed(graph.node):
+        by_row = node.op_type in ("Add", "Gelu", "LayerNormalization", "Mul", "Tanh") or (
+            node.op_type == "MatMul" and node.input[1] in constants
+        )
+        users = [user.name for name in node.output for user in readers.get(name, [])]
+        if by_row and users and set(users) <= set(moved):
+            moved.append(node.name)
+    made = {name for node in graph.node if node.name in moved for name in node.output}
+    nodes = []
+    early: dict[str, str] = {}
+    for node in graph.node:
+        if node.name == gather.name:
+            nodes.append(helper.make_node("Identity", [gather.input[0]], gather.output))
+            continue
+        if node.name in moved:
+            for place, name in enumerate(node.input):
+                if name in constants or name in made:
+                    continue
+                if name not in early:
+                    early[name] = f"{name}_first"
+                    nodes.append(
+                        helper.make_node("Gather", [name, gather.input[1]], [early[name]], axis=1)
+                    )
+                node.input[place] = early[name]
+        nodes.append(node)
+    if len(moved) > 1:
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def export_ctranslate2(
@@ -587,10 +658,10 @@ def _answerer(model: Any, tokenizer: Any, options: dict[str, Any]) -> Any:
             return pd.DataFrame({"keywords": ["; ".join(phrases) for phrases in found]})
 
         return keywords
-    names, logits, size = _classifier(model, tokenizer, **options)
+    names, encode, logits, size = _classifier(model, tokenizer, **options)
 
     def labels(texts: list[str]) -> pd.DataFrame:
-        return _classified(texts, names, logits, batch_size or size).drop(columns="text")
+        return _classified(texts, names, encode, logits, batch_size or size).drop(columns="text")
 
     return labels
 
@@ -608,50 +679,62 @@ def _writes(model: Any) -> bool:
 
 def _classifier(
     model: Any, tokenizer: Any = None, max_length: int | None = None, dtype: str = "float32"
-) -> tuple[list[str], Callable[[Iterable[list[str]]], Iterator[np.ndarray]], int]:
-    """Return label names, a function from batches of texts to their logits, and a batch's size."""
+) -> tuple[list[str], Any, Any, int]:
+    """Load a classifier once, for many calls.
+
+    Returns:
+        Label names; a function from texts to what the tokenizer makes of each, its ids first; one
+        from batches of these to their logits; and how many to a batch.
+    """
     if isinstance(model, (str, Path)) and (Path(model) / "model.onnx").is_file():
         return _onnx_classifier(Path(model), max_length)
     import torch
     from transformers import AutoModelForSequenceClassification
 
     network, tokenizer = _loaded(model, tokenizer, AutoModelForSequenceClassification, dtype)
-
-    def logits(batches: Iterable[list[str]]) -> Iterator[np.ndarray]:
-        for texts in batches:
-            batch = tokenizer(
-                texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
-            ).to(network.device)
-            with _evaluating(network), torch.inference_mode():
-                yield network(**batch).logits.float().cpu().numpy()
-
     names = [network.config.id2label[i] for i in range(network.config.num_labels)]
-    return names, logits, 16 if network.device.type == "cpu" else 128
+    columns: list[str] = []
+
+    def encode(texts: list[str]) -> list[tuple[list[int], ...]]:
+        rows = tokenizer(texts, truncation=True, max_length=max_length)
+        columns[:] = ["input_ids", *(name for name in rows if name != "input_ids")]
+        return list(zip(*(rows[name] for name in columns), strict=True))
+
+    def logits(batches: Iterable[list[tuple[list[int], ...]]]) -> Iterator[np.ndarray]:
+        for rows in batches:
+            batch = {name: [row[i] for row in rows] for i, name in enumerate(columns)}
+            padded = tokenizer.pad(batch, return_tensors="pt").to(network.device)
+            with _evaluating(network), torch.inference_mode():
+                yield network(**padded).logits.float().cpu().numpy()
+
+    return names, encode, logits, 16 if network.device.type == "cpu" else 128
 
 
-def _onnx_classifier(
-    folder: Path, max_length: int | None
-) -> tuple[list[str], Callable[[Iterable[list[str]]], Iterator[np.ndarray]], int]:
+def _onnx_classifier(folder: Path, max_length: int | None) -> tuple[list[str], Any, Any, int]:
     changed = (folder / "model.onnx").stat().st_mtime_ns
-    session, encoder, names = _onnx_session(str(folder), changed, max_length)
+    session, encoder, names, pad = _onnx_session(str(folder), changed, max_length)
     wanted = [each.name for each in session.get_inputs()]
 
-    def run(texts: list[str]) -> np.ndarray:
-        rows = encoder.encode_batch(texts)
-        columns = {"input_ids": "ids", "attention_mask": "attention_mask"}
-        columns["token_type_ids"] = "type_ids"
-        batch = {
-            name: np.array([getattr(row, columns[name]) for row in rows], np.int64)
-            for name in wanted
-        }
+    def encode(texts: list[str]) -> list[tuple[list[int], ...]]:
+        return [(row.ids, row.type_ids) for row in encoder.encode_batch(texts)]
+
+    def run(rows: list[tuple[list[int], ...]]) -> np.ndarray:
+        shape = len(rows), max(len(ids) for ids, _ in rows)
+        batch = {name: np.zeros(shape, np.int64) for name in wanted}
+        batch["input_ids"][:] = pad
+        for row, (ids, types) in enumerate(rows):
+            batch["input_ids"][row, : len(ids)] = ids
+            batch["attention_mask"][row, : len(ids)] = 1
+            if "token_type_ids" in batch:
+                batch["token_type_ids"][row, : len(ids)] = types
         return session.run(["logits"], batch)[0]
 
-    def logits(batches: Iterable[list[str]]) -> Iterator[np.ndarray]:
+    def logits(batches: Iterable[list[tuple[list[int], ...]]]) -> Iterator[np.ndarray]:
         # A batch per core beats a batch on all cores: nothing waits for the slowest thread.
         with ThreadPoolExecutor(_cores()) as pool:
             yield from pool.map(run, batches)
 
-    return names, logits, 16
+    return names, encode, logits, 8
 
 
 @lru_cache(maxsize=2)
@@ -672,8 +755,7 @@ def _onnx_session(folder: str, changed: int, max_length: int | None) -> Any:
     ]
     known = [limit for limit in limits if isinstance(limit, int) and limit < 1e6]
     encoder = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-    pad = config.get("pad_token_id") or 0
-    encoder.enable_padding(pad_id=pad, pad_token=encoder.id_to_token(pad))
+    encoder.no_padding()
     if known or max_length:
         encoder.enable_truncation(max_length or min(known))
     options = onnxruntime.SessionOptions()
@@ -682,7 +764,7 @@ def _onnx_session(folder: str, changed: int, max_length: int | None) -> Any:
         str(Path(folder) / "model.onnx"), options, providers=["CPUExecutionProvider"]
     )
     names = [name for _, name in sorted(config["id2label"].items(), key=lambda x: int(x[0]))]
-    return session, encoder, names
+    return session, encoder, names, config.get("pad_token_id") or 0
 
 
 def _writer(
