@@ -305,7 +305,7 @@ def llm(
         return [label for label, _ in answers]
 
     shots = f"{len(examples)} examples" if examples else "zero-shot"
-    size = pulled.get(model) or pulled.get(f"{model}:latest")
+    size = pulled.get(model) or pulled.get(f"{model}:latest") or None
     return Classifier(f"{model}, {shots}", predict, size=size, note="asked through Ollama")
 
 

@@ -689,9 +689,10 @@ def _classifier(
     if isinstance(model, (str, Path)) and (Path(model) / "model.onnx").is_file():
         return _onnx_classifier(Path(model), max_length)
     import torch
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
     network, tokenizer = _loaded(model, tokenizer, AutoModelForSequenceClassification, dtype)
+    collate = DataCollatorWithPadding(tokenizer)
     names = [network.config.id2label[i] for i in range(network.config.num_labels)]
     columns: list[str] = []
 
@@ -702,10 +703,9 @@ def _classifier(
 
     def logits(batches: Iterable[list[tuple[list[int], ...]]]) -> Iterator[np.ndarray]:
         for rows in batches:
-            batch = {name: [row[i] for row in rows] for i, name in enumerate(columns)}
-            padded = tokenizer.pad(batch, return_tensors="pt").to(network.device)
+            padded = collate([dict(zip(columns, row, strict=True)) for row in rows])
             with _evaluating(network), torch.inference_mode():
-                yield network(**padded).logits.float().cpu().numpy()
+                yield network(**padded.to(network.device)).logits.float().cpu().numpy()
 
     return names, encode, logits, 16 if network.device.type == "cpu" else 128
 

@@ -32,12 +32,12 @@ def badge(notebook: Path) -> str:
     return f"[![Open In Colab]({picture})]({target}/{notebook.relative_to(ROOT).as_posix()})"
 
 
-def install() -> str:
-    """Return the code of the install cell."""
+def install(extras: str = "") -> str:
+    """Return the code of the install cell, with extras such as '[compare,deploy]'."""
     return (
         "from importlib.util import find_spec\n\n"
         'if find_spec("cookbook") is None:\n'
-        f'    %pip install -q "small-model-cookbook @ git+{repository()}"'
+        f'    %pip install -q "small-model-cookbook{extras} @ git+{repository()}"'
     )
 
 
@@ -47,7 +47,8 @@ def addressed(path: Path) -> nbformat.NotebookNode:
     notebook.cells[0].source = BADGE.sub(badge(path), notebook.cells[0].source)
     for cell in notebook.cells:
         if "install" in cell.metadata.get("tags", []):
-            cell.source = install()
+            extras = re.search(r"small-model-cookbook(\[[\w,]+\])", cell.source)
+            cell.source = install(extras[1] if extras else "")
     return notebook
 
 

@@ -74,12 +74,41 @@ FROM_HUB: dict[str, dict[str, Any]] = {
         "output_dir": "out/your_own",
     }
 }
+# The guide, which no demo needs.
+GUIDE: dict[str, dict[str, Any]] = {
+    "guide/choose_a_model": {
+        "base_model": "minilm",
+        "learning_rate": 1.5e-4,
+        "frozen_layers": 2,
+        "output_dir": "out/guide",
+    }
+}
+# Those that compare, with the model of the demo where it is there, and ask a language model too.
+COMPARED: dict[str, dict[str, Any]] = {
+    "clickbait/3_compare_and_deploy": {
+        "base_model": "minilm",
+        "learning_rate": 1.5e-4,
+        "frozen_layers": 2,
+        "llm": "smollm2",
+        "llm_titles": 20,
+        "curve_seeds": [0, 1],
+        "output_dir": "out/clickbait_compared",
+    },
+    "keywords/3_compare_and_deploy": {
+        "base_model": "minilm",
+        "encoder": "minilm",
+        "llm": "smollm2",
+        "llm_posts": 12,
+        "output_dir": "out/keywords_compared",
+    },
+}
 # What the committed outputs are made with beyond that.
 REFRESH: dict[str, dict[str, Any]] = {"clickbait/2_fine_tune_albert": {"seeds": [0, 1, 2]}}
 
 # Pictures for the README, taken from the figures of a refreshed run.
 PICTURES = {
     "clickbait/2_fine_tune_albert": {"challenge.png": "clickbait_challenge.png"},
+    "clickbait/3_compare_and_deploy": {"learning_curve.png": "learning_curve.png"},
     "keywords/2_fine_tune_bart": {"top_keywords.png": "top_keywords.png"},
 }
 
@@ -91,7 +120,7 @@ def execute(name: str, **parameters: Any) -> Path:
         name: Path below notebooks/, without the ending, such as `clickbait/2_fine_tune_albert`.
         **parameters: Replace those above and those of the notebook's `parameters` cell.
     """
-    settings = {**{**DEMO, **SMALL_LLM, **FROM_HUB}[name], **parameters}
+    settings = {**{**DEMO, **SMALL_LLM, **FROM_HUB, **GUIDE, **COMPARED}[name], **parameters}
     folder = ROOT / settings["output_dir"]
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / f"{Path(name).name}.ipynb"
@@ -145,6 +174,11 @@ def _is_progress(output: nbformat.NotebookNode) -> bool:
 
 def summary(metrics: dict[str, Any]) -> str:
     """Return a short table of what `metrics.json` holds."""
+    if "distillation" in metrics:
+        table = pd.DataFrame(metrics["distillation"]).T
+        return f"{metrics['base_model']}, distilled\n{table.round(3).to_string()}"
+    if "summary" in metrics:
+        return f"{metrics['base_model']}\n{pd.DataFrame(metrics['summary']).T.round(3).to_string()}"
     if "test" not in metrics:
         return json.dumps(metrics, indent=1)
     test = metrics["test"]
@@ -207,7 +241,8 @@ def main() -> None:
     parser.add_argument("only", nargs="?", default="", help="run those whose path contains this")
     parser.add_argument("--real-headlines", help="CSV or address to measure on instead")
     arguments = parser.parse_args()
-    every = {**SMALL_LLM, **DEMO, **FROM_HUB} if arguments.task == "refresh" else DEMO
+    every = {**SMALL_LLM, **DEMO, **FROM_HUB, **GUIDE, **COMPARED}
+    every = every if arguments.task == "refresh" else DEMO
     names = [name for name in every if arguments.only in name]
     if not names:
         parser.error(f"no notebook's path contains {arguments.only!r}: {', '.join(every)}")
@@ -217,9 +252,11 @@ def main() -> None:
             if name in SMALL_LLM:
                 shutil.rmtree(ROOT / SMALL_LLM[name]["output_dir"], ignore_errors=True)
                 extra["host"] = stack.enter_context(small_llm())
+            if name in COMPARED:
+                extra["host"] = stack.enter_context(small_llm())
             if name in FROM_HUB:
                 stack.enter_context(small_hub())
-            if arguments.real_headlines and "2_fine_tune_albert" in name:
+            if arguments.real_headlines and name[:12] in ("clickbait/2_", "clickbait/3_"):
                 extra["real_headlines"] = arguments.real_headlines
             start = time.perf_counter()
             executed = execute(name, **extra)

@@ -298,6 +298,116 @@ def test_a_data_set_of_the_hub_there_and_back(tmp_path):
     assert hub.tokens["write"] not in executed.read_text()
 
 
+def test_the_guide_counts_times_and_distils(tmp_path):
+    executed = runner.execute("guide/choose_a_model", rows=200, epochs=1, output_dir=str(tmp_path))
+    results = json.loads((tmp_path / "metrics.json").read_text())
+    # As published: Devlin et al. 2019 and the cards of MiniLM, ModernBERT and DeBERTa-v3.
+    published = {"BERT base": 110, "MiniLM": 22.7, "ModernBERT base": 149, "DeBERTa-v3 base": 184}
+    for name, millions in published.items():
+        assert results["parameters"][name] / 1e6 == pytest.approx(millions, rel=0.01)
+    rows = results["distillation"]
+    assert rows["student, taught"]["parameters (M)"] < rows["teacher"]["parameters (M)"]
+    student = pipeline("text-classification", model=str(tmp_path / "model"))
+    assert student.model.config.num_hidden_layers == 3
+    challenge = data.read_csv(data.shipped("clickbait_challenge.csv"))
+    found = [answer["label"] for answer in student(challenge["text"].tolist())]
+    passed = (challenge["label"] == found).mean()
+    assert passed == pytest.approx(rows["student, taught"]["challenge passed"])
+    assert {"classes.png", "distillation.png"} <= {p.name for p in (tmp_path / "figures").iterdir()}
+    assert "student, taught" in runner.summary(results)
+    assert "factor of" in "".join(outputs(executed))
+
+
+def test_the_guide_takes_a_teacher_that_is_fine_tuned_already(tmp_path, trained):
+    runner.execute(
+        "guide/choose_a_model",
+        teacher=str(trained.folder),
+        rows=64,
+        epochs=1,
+        output_dir=str(tmp_path),
+    )
+    rows = json.loads((tmp_path / "metrics.json").read_text())["distillation"]
+    challenge = data.read_csv(data.shipped("clickbait_challenge.csv"))
+    found = inference.classify(challenge["text"], trained.folder)["label"]
+    passed = (found == challenge["label"]).mean()
+    assert rows["teacher"]["challenge passed"] == pytest.approx(passed)
+
+
+@pytest.mark.ollama
+def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles, tmp_path):
+    real = titles.groupby("label").tail(30)[["text", "label"]]
+    real.to_csv(tmp_path / "real.csv", index=False)
+    executed = runner.execute(
+        "clickbait/3_compare_and_deploy",
+        model=str(trained.folder),
+        real_headlines=str(tmp_path / "real.csv"),
+        host=smollm,
+        llm_titles=4,
+        curve_sizes=[20],
+        curve_seeds=[0],
+        epochs=0.2,
+        output_dir=str(tmp_path / "out"),
+    )
+    folder = executed.parent
+    results = json.loads((folder / "metrics.json").read_text())
+    rivals = {"majority", "TF-IDF", "TF-IDF, cased", "fastText", "frozen embeddings"}
+    asked = {"smollm2, zero-shot", "smollm2, 6 examples"}
+    ours = {"fine-tuned", "fine-tuned, int8"}
+    assert rivals | asked | ours <= set(results["summary"])
+    found = inference.classify(real["text"], trained.folder)["label"]
+    accuracy = (found.to_numpy() == real["label"].to_numpy()).mean()
+    assert results["summary"]["fine-tuned"]["accuracy, real"] == pytest.approx(accuracy)
+    # What was exported answers as the notebook says, and so does the service without torch.
+    answered = pd.read_csv(folder / "1000_answered.csv")
+    again = inference.classify(answered["text"][:50], folder / "onnx-int8")["label"]
+    assert answered["label"][:50].tolist() == again.tolist()
+    text = "".join(outputs(executed))
+    assert '"statusCode": 200' in text or "'statusCode': 200" in text
+    assert {"compared.png", "learning_curve.png", "break_even.png"} <= {
+        path.name for path in (folder / "figures").iterdir()
+    }
+    assert "Skipped" not in text
+    assert "fine-tuned, int8" in runner.summary(results)
+
+
+def test_the_keyword_model_is_compared_exported_and_priced_without_an_llm(keyword_model, tmp_path):
+    executed = runner.execute(
+        "keywords/3_compare_and_deploy",
+        model=str(keyword_model),
+        n_test=60,
+        host="http://127.0.0.1:9",
+        output_dir=str(tmp_path),
+    )
+    results = json.loads((tmp_path / "metrics.json").read_text())
+    ways = {"NLTK words", "spaCy", "YAKE", "KeyBERT", "BART", "BART, int8"}
+    assert ways <= set(results["summary"])
+    challenge = data.read_csv(data.shipped("keywords_challenge.csv"), label=None)
+    found = inference.extract_keywords(challenge["text"], keyword_model)
+    gold = [data.split_keywords(cell) for cell in challenge["keywords"]]
+    scores = metrics.keyphrase_metrics(challenge["text"], found, gold)
+    assert results["challenge"]["BART"]["f1@M"] == pytest.approx(scores["f1@M"])
+    text = "".join(outputs(executed))
+    assert "Skipped: " in text
+    assert "Ollama" in text
+    assert len(pd.read_csv(tmp_path / "posts_answered.csv")) > 700
+
+
+@pytest.mark.ollama
+def test_an_llm_joins_the_comparison_of_keywords(smollm, tmp_path):
+    """And where no fine-tuned model is there, one is fine-tuned."""
+    runner.execute(
+        "keywords/3_compare_and_deploy",
+        model="out/no-such-model",
+        steps=5,
+        n_test=20,
+        host=smollm,
+        llm_posts=3,
+        output_dir=str(tmp_path),
+    )
+    results = json.loads((tmp_path / "metrics.json").read_text())
+    assert "smollm2, 3 posts" in results["summary"]
+
+
 def outputs(path):
     """Return what the cells of a notebook printed and showed."""
     for cell in nbformat.read(path, as_version=4).cells:
