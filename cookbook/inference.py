@@ -703,7 +703,8 @@ def _classifier(
 
     def logits(batches: Iterable[list[tuple[list[int], ...]]]) -> Iterator[np.ndarray]:
         for rows in batches:
-            padded = collate([dict(zip(columns, row, strict=True)) for row in rows])
+            # Declared a dict, it is a BatchEncoding.
+            padded: Any = collate([dict(zip(columns, row, strict=True)) for row in rows])
             with _evaluating(network), torch.inference_mode():
                 yield network(**padded.to(network.device)).logits.float().cpu().numpy()
 
