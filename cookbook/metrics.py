@@ -185,7 +185,9 @@ def mcnemar(
     McNemar's test (McNemar 1947, https://doi.org/10.1007/BF02295996), which Dietterich 1998
     (https://doi.org/10.1162/089976698300017197) recommends where each was trained once. Only the
     texts count that one has right and the other wrong: were the two as good as each other, either
-    would be right on half of those. Exact, by the binomial distribution, so few texts will do.
+    would be right on half of those. By the binomial distribution, so few texts will do, with the
+    mid-p value, which counts half the chance of what was seen: the exact one says too seldom that
+    there is a difference (Fagerland et al. 2013, https://doi.org/10.1186/1471-2288-13-91).
 
     Args:
         references: True labels, one per text.
@@ -200,8 +202,8 @@ def mcnemar(
         ValueError: The three differ in length, or are empty.
 
     Example:
-        >>> mcnemar(list("aaaaaa"), list("aaaaaa"), list("bbbbbb"))["p"]
-        0.03125
+        >>> round(mcnemar(list("aaaaaa"), list("aaaaaa"), list("bbbbbb"))["p"], 4)
+        0.0156
     """
     if not len(references) == len(first) == len(second) or not len(references):
         raise ValueError(
@@ -211,12 +213,13 @@ def mcnemar(
     true, *both = (np.asarray(values, dtype=object) for values in (references, first, second))
     right, other = (answers == true for answers in both)
     only_first, only_second = int((right & ~other).sum()), int((other & ~right).sum())
-    differing = only_first + only_second
+    chance = stats.binom(only_first + only_second, 0.5)
+    fewer = min(only_first, only_second)
     return {
         "only_first": only_first,
         "only_second": only_second,
         "difference": (only_first - only_second) / len(true),
-        "p": float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0,
+        "p": float(2 * chance.cdf(fewer - 1) + chance.pmf(fewer)),
     }
 
 

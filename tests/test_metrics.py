@@ -119,12 +119,13 @@ def test_mcnemar_counts_only_the_texts_that_tell_two_classifiers_apart():
     test = metrics.mcnemar(references, first, second)
     assert (test["only_first"], test["only_second"]) == (8, 2)
     assert test["difference"] == pytest.approx(0.06)
-    # Two-sided: twice the chance of at most 2 of 10 in a fair draw.
-    assert test["p"] == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+    # Two-sided: twice the chance of fewer than 2 of 10 in a fair draw, and that of 2 once.
+    assert test["p"] == pytest.approx((2 * (1 + 10) + 45) / 2**10)
     turned = metrics.mcnemar(references, second, first)
     assert turned["difference"] == pytest.approx(-0.06)
     assert turned["p"] == test["p"]
     assert metrics.mcnemar(references, first, first)["p"] == 1
+    assert metrics.mcnemar(["a"] * 4, list("aabb"), list("bbaa"))["p"] == 1
     with pytest.raises(ValueError, match="100 references, 90 and 100 answers"):
         metrics.mcnemar(references, first[:90], second)
 
