@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import csv
 import inspect
 import json
 import math
@@ -39,7 +41,8 @@ def classify(
     """Label many texts.
 
     Texts are sorted by length first, so that a batch has next to no padding, and returned in the
-    order they came. Probabilities are those of `pipeline("text-classification", top_k=None)`.
+    order they came. Probabilities are those of `pipeline("text-classification", top_k=None)`, of
+    a model with several labels a text too, where they don't add up to 1.
 
     Args:
         texts: The texts.
@@ -52,35 +55,36 @@ def classify(
         max_length: Tokens at most; None for what the tokenizer allows.
         dtype: `"float32"`, or `"auto"` for the fastest that the hardware computes in: bf16 or fp16
             on a GPU, bf16 on a CPU with instructions for it. That halves the time or better and
-            changes probabilities in the third digit. An exported model has its own.
+            changes probabilities in the third digit. A model that is passed as such, or was
+            exported, has its own.
 
     Returns:
         One row per text: `text`, `label`, `score` (probability of that label, 0 to 1) and one
         column of probabilities per label.
 
     Raises:
-        ValueError: A text is no string (names its position), or the tokenizer is missing.
+        ValueError: A text is no string (names its position), the tokenizer is missing, `dtype` is
+            unknown, or the model is a regression or has a label called text, label or score.
         OSError: There is no such model; says so.
     """
-    texts = list(texts)
-    _require_strings(texts)
-    names, encode, logits, size = _classifier(model, tokenizer, max_length, dtype)
-    return _classified(texts, names, encode, logits, batch_size or size)
+    texts = _strings(texts)
+    names, encode, answer, size = _classifier(model, tokenizer, max_length, dtype)
+    return _classified(texts, names, encode, answer, batch_size or size)
 
 
 def _classified(
-    texts: list[str], names: list[str], encode: Any, logits: Any, batch_size: int
+    texts: list[str], names: list[str], encode: Any, answer: Any, batch_size: int
 ) -> pd.DataFrame:
-    from scipy.special import softmax
-
+    if taken := {"text", "label", "score"} & set(names):
+        raise ValueError(f"Labels may not be called {taken}, as the columns are: rename them.")
     probabilities = np.zeros((len(texts), len(names)))
     rows = encode(texts) if texts else []
     order = np.argsort([len(ids) for ids, *_ in rows], kind="stable")
     batches = [order[start : start + batch_size] for start in range(0, len(texts), batch_size)]
-    answers = logits([rows[i] for i in batch] for batch in batches)
+    answers = answer([rows[i] for i in batch] for batch in batches)
     bar = tqdm(batches, desc="Classify", leave=False, disable=len(batches) < 40)
-    for batch, answer in zip(bar, answers, strict=True):
-        probabilities[batch] = softmax(answer.astype(float), axis=-1)
+    for batch, found in zip(bar, answers, strict=True):
+        probabilities[batch] = found
     best = probabilities.argmax(axis=1) if texts else np.array([], dtype=int)
     return pd.DataFrame(
         {
@@ -156,8 +160,7 @@ def extract_keywords(
         ValueError: A text is no string (names its position), or the tokenizer is missing.
         OSError: There is no such model; says so.
     """
-    texts = list(texts)
-    _require_strings(texts)
+    texts = _strings(texts)
     write = _writer(model, tokenizer, max_length, present_only, generation)
     return _extracted(texts, write, batch_size, present_only)
 
@@ -209,7 +212,13 @@ def restore_case(keyword: str, text: str) -> str | None:
 
 def _folded(text: str) -> str:
     """Take the accents off, which lower-casing tokenizers do; every character keeps its place."""
-    return "".join(unicodedata.normalize("NFD", character)[0] for character in text)
+
+    def plain(character: str) -> str:
+        apart = unicodedata.normalize("NFD", character)
+        # A Korean syllable comes apart into letters, none of which is an accent.
+        return apart[0] if all(map(unicodedata.combining, apart[1:])) else character
+
+    return "".join(map(plain, text))
 
 
 def top_keywords(
@@ -338,10 +347,12 @@ def answer_chunks(
                 "Name yours with text=."
             )
         answer = answer or _answerer(model, tokenizer, options)
-        texts = ["" if cell is None or cell != cell else str(cell) for cell in chunk[text]]
+        missing = chunk[text].isna()
+        texts = ["" if gone else str(cell) for cell, gone in zip(chunk[text], missing, strict=True)]
         added = answer(texts).set_index(chunk.index)
-        taken = set(chunk.columns)
-        names = {name: f"{name}_predicted" if name in taken else name for name in added}
+        names = {name: str(name) for name in added}
+        while taken := [name for name in names if names[name] in chunk.columns]:
+            names |= {name: f"{names[name]}_predicted" for name in taken}
         yield pd.concat([chunk, added.rename(columns=names)], axis=1)
 
 
@@ -358,10 +369,11 @@ def answer_file(
     """Answer every text of a CSV or Parquet file, however large, into another one.
 
     It can be killed at any moment: every `chunk_rows` rows are kept in a folder beside the target
-    until all are there, and the same call goes on after the last of them.
+    until all are there, and the same call goes on after the last of them. So little as that is
+    lost, and a model that was trained anew meanwhile is noticed.
 
     Args:
-        source: A CSV file (UTF-8) or a Parquet file.
+        source: A CSV file (UTF-8, comma) or a Parquet file.
         target: The file to write; its ending, .csv or .parquet, says which.
         model: As `answer_chunks`.
         tokenizer: As there.
@@ -373,8 +385,9 @@ def answer_file(
         Path of the target: every column of the source as it was, and those of `answer_chunks`.
 
     Raises:
-        ValueError: An ending is neither .csv nor .parquet, there is no column `text`, or what lies
-            beside the target is of another run.
+        ValueError: An ending is neither .csv nor .parquet, there is no column `text`, there are no
+            rows, the CSV isn't regular or not in UTF-8, or what lies beside the target is of
+            another run.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -386,23 +399,29 @@ def answer_file(
     stat = source.stat()
     name = str(model) if isinstance(model, (str, Path)) else model.name_or_path
     run = {"source": source.name, "bytes": stat.st_size, "changed": stat.st_mtime_ns}
-    run |= {"model": name, "text": text, "chunk_rows": chunk_rows, "options": repr(options)}
+    run |= {"model": name, "weights": _fingerprint(model), "text": text}
+    run |= {"chunk_rows": chunk_rows, "options": repr(options)}
     parts = target.with_name(f"{target.name}.parts")
-    parts.mkdir(parents=True, exist_ok=True)
     marker = parts / "run.json"
-    if not marker.is_file():
+    known = json.loads(marker.read_text("utf-8")) if marker.is_file() else {}
+    if known != run:
+        if known and any(parts.glob("*.parquet")):
+            other = ", ".join(f"{key} {was}" for key, was in known.items() if run.get(key) != was)
+            raise ValueError(
+                f"{parts} is of another run ({other}): delete it, or name another target."
+            )
+        shutil.rmtree(parts, ignore_errors=True)  # a run that was killed while it cleared up
+        parts.mkdir(parents=True)
         _whole(marker, lambda path: path.write_text(json.dumps(run, indent=1), "utf-8"))
-    elif (known := json.loads(marker.read_text("utf-8"))) != run:
-        other = ", ".join(f"{key} {known.get(key)}" for key in run if known.get(key) != run[key])
-        raise ValueError(f"{parts} is of another run ({other}): delete it, or name another target.")
 
     def done(number: int) -> Path:
         return parts / f"{number:06}.parquet"
 
     if source.suffix == ".csv":
-        # As strings, so that what isn't a text comes out as it went in: '007', '1.0', 'NA'.
-        reader = pd.read_csv(source, chunksize=chunk_rows, dtype=str, keep_default_na=False)
-        chunks: Iterable[pa.Table] = (pa.Table.from_pandas(c, preserve_index=False) for c in reader)
+        chunks: Iterable[pa.Table] = (
+            pa.Table.from_pandas(chunk, preserve_index=False)
+            for chunk in _csv_chunks(source, chunk_rows)
+        )
         total = None
     else:
         file = pq.ParquetFile(source)
@@ -420,7 +439,8 @@ def answer_file(
                 bar.update(len(table))
                 continue
             waiting.append((number, table))
-            yield table.to_pandas()
+            # As pandas noted it, a column may be the index: here it is a column like others.
+            yield table.to_pandas(ignore_metadata=True)
 
     with tqdm(desc=f"Answer {source.name}", total=total, unit=" texts") as bar:
         for answered in answer_chunks(pending(), model, tokenizer, text=text, **options):
@@ -434,17 +454,54 @@ def answer_file(
         tables = (pq.read_table(done(number)) for number in range(count))
         if target.suffix == ".csv":
             for number, table in enumerate(tables):
-                table.to_pandas().to_csv(path, mode="a", header=number == 0, index=False)
+                # Types of Arrow, so that a column of integers stays one where a cell is empty.
+                frame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+                # Quoted, since a lone carriage return isn't otherwise (before Python 3.13).
+                quoting: Any = csv.QUOTE_NONNUMERIC
+                frame.to_csv(path, mode="a", header=number == 0, index=False, quoting=quoting)
         else:
             with pq.ParquetWriter(path, pq.read_schema(done(0))) as writer:
                 for table in tables:
                     writer.write_table(table)
 
     if not count:
+        shutil.rmtree(parts)
         raise ValueError(f"{source} has no rows.")
     _whole(target, joined)
     shutil.rmtree(parts)
     return target
+
+
+def _csv_chunks(source: Path, rows: int) -> Iterator[pd.DataFrame]:
+    """Read every cell as the string that it is, so that '007', '1.0' and 'NA' stay themselves."""
+    try:
+        for chunk in pd.read_csv(
+            source,
+            chunksize=rows,
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,
+            encoding="utf-8-sig",
+        ):
+            if not isinstance(chunk.index, pd.RangeIndex):  # the first cells taken for an index
+                raise ValueError(
+                    f"{source} has rows with more cells than its header, the first of them "
+                    f"{chunk.index[0]!r}. Put a text with a comma in it between double quotes."
+                )
+            if len(chunk):
+                yield chunk.fillna("")  # of rows that end early
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{source} is empty. Its first line should name the columns.") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} isn't UTF-8 ({error}). Save it again as 'CSV UTF-8'.") from None
+
+
+def _fingerprint(model: Any) -> str:
+    """Tell a model from another of its name, such as one trained anew; '' for one on the Hub."""
+    if isinstance(model, (str, Path)):
+        files = Path(model).glob("*") if Path(model).is_dir() else ()
+        return str(max((file.stat().st_mtime_ns for file in files), default=""))
+    return f"{sum(part.detach().double().sum().item() for part in model.parameters()):.9g}"
 
 
 def _whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -491,10 +548,13 @@ def export_onnx(
     from transformers import AutoModelForSequenceClassification
 
     network, tokenizer = _loaded(model, tokenizer, AutoModelForSequenceClassification)
+    if network is model:
+        network = copy.deepcopy(network)  # it is changed below
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    network.config.save_pretrained(folder)
+    # In full, since `save_pretrained` leaves out label names that are LABEL_0, LABEL_1, …
+    network.config.to_json_file(folder / "config.json", use_diff=False)
     takes = inspect.signature(network.forward).parameters
     batch = tokenizer(["one", "two or three"], padding=True, return_tensors="pt")
     batch = {name: ids for name, ids in batch.items() if name in takes}
@@ -622,28 +682,41 @@ def export_ctranslate2(
     from transformers import AutoModelForSeq2SeqLM
 
     network, tokenizer = _loaded(model, tokenizer, AutoModelForSeq2SeqLM)
-    if not hasattr(network.config, "normalize_before"):
-        network.config.normalize_before = False  # what BART is; the converter asks for it
     folder = Path(folder)
     with TemporaryDirectory() as temporary:
-        network.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        TransformersConverter(temporary).convert(str(folder), quantization=quantization, force=True)
+        saved, made = Path(temporary) / "saved", Path(temporary) / "made"
+        network.save_pretrained(saved)
+        tokenizer.save_pretrained(saved)
+        # What BART is; the converter asks for it.
+        _edit_json(saved / "config.json", lambda settings: {"normalize_before": False, **settings})
+        # It would delete the folder that it writes.
+        TransformersConverter(str(saved)).convert(str(made), quantization=quantization)
+        shutil.copytree(made, folder, dirs_exist_ok=True)
     # The converter asks the tokenizer, and BERT's has no beginning and end; the model knows.
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    for name in ("bos", "eos"):
-        token = getattr(network.config, f"{name}_token_id")
-        config[f"{name}_token"] = tokenizer.convert_ids_to_tokens(token)
-    (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    ids = {"bos_token": network.config.bos_token_id, "eos_token": network.config.eos_token_id}
+    tokens = {name: tokenizer.convert_ids_to_tokens(token) for name, token in ids.items()}
+    _edit_json(folder / "config.json", lambda settings: settings | tokens)
     tokenizer.save_pretrained(folder)
+    longest = _longest(tokenizer.model_max_length, network.config.max_position_embeddings)
+    _edit_json(
+        folder / "tokenizer_config.json", lambda settings: settings | {"model_max_length": longest}
+    )
     network.generation_config.save_pretrained(folder)
     return folder
 
 
-def _require_strings(texts: list[str]) -> None:
+def _edit_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    path.write_text(json.dumps(change(json.loads(path.read_text("utf-8"))), indent=2), "utf-8")
+
+
+def _strings(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise ValueError(f"Texts are one string, not a list: put {texts[:40]!r} into a list.")
+    texts = list(texts)
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"Text {row} is {text!r}, which is no string.")
+    return texts
 
 
 def _answerer(model: Any, tokenizer: Any, options: dict[str, Any]) -> Any:
@@ -658,10 +731,10 @@ def _answerer(model: Any, tokenizer: Any, options: dict[str, Any]) -> Any:
             return pd.DataFrame({"keywords": ["; ".join(phrases) for phrases in found]})
 
         return keywords
-    names, encode, logits, size = _classifier(model, tokenizer, **options)
+    names, encode, answer, size = _classifier(model, tokenizer, **options)
 
     def labels(texts: list[str]) -> pd.DataFrame:
-        return _classified(texts, names, encode, logits, batch_size or size).drop(columns="text")
+        return _classified(texts, names, encode, answer, batch_size or size).drop(columns="text")
 
     return labels
 
@@ -669,12 +742,15 @@ def _answerer(model: Any, tokenizer: Any, options: dict[str, Any]) -> Any:
 def _writes(model: Any) -> bool:
     """Whether a model writes keywords; if not, it classifies."""
     if not isinstance(model, (str, Path)):
-        return bool(model.config.is_encoder_decoder)
-    if (Path(model) / "model.onnx").is_file() or (Path(model) / "model.bin").is_file():
+        config, kind = model.config, type(model).__name__
+    elif (Path(model) / "model.onnx").is_file() or (Path(model) / "model.bin").is_file():
         return (Path(model) / "model.bin").is_file()
-    from transformers import AutoConfig
+    else:
+        from transformers import AutoConfig
 
-    return bool(AutoConfig.from_pretrained(model).is_encoder_decoder)
+        config = AutoConfig.from_pretrained(model)
+        (kind, *_) = config.architectures or [""]
+    return config.is_encoder_decoder and not kind.endswith("ForSequenceClassification")
 
 
 def _classifier(
@@ -684,7 +760,7 @@ def _classifier(
 
     Returns:
         Label names; a function from texts to what the tokenizer makes of each, its ids first; one
-        from batches of these to their logits; and how many to a batch.
+        from batches of these to their probabilities; and how many to a batch.
     """
     if isinstance(model, (str, Path)) and (Path(model) / "model.onnx").is_file():
         return _onnx_classifier(Path(model), max_length)
@@ -693,27 +769,46 @@ def _classifier(
 
     network, tokenizer = _loaded(model, tokenizer, AutoModelForSequenceClassification, dtype)
     collate = DataCollatorWithPadding(tokenizer)
-    names = [network.config.id2label[i] for i in range(network.config.num_labels)]
+    config = network.config
+    names = [config.id2label[i] for i in range(config.num_labels)]
+    probabilities = _activation(config.problem_type, len(names))
+    longest = _longest(tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
     columns: list[str] = []
 
     def encode(texts: list[str]) -> list[tuple[list[int], ...]]:
-        rows = tokenizer(texts, truncation=True, max_length=max_length)
+        rows = tokenizer(texts, truncation=True, max_length=max_length or longest)
         columns[:] = ["input_ids", *(name for name in rows if name != "input_ids")]
         return list(zip(*(rows[name] for name in columns), strict=True))
 
-    def logits(batches: Iterable[list[tuple[list[int], ...]]]) -> Iterator[np.ndarray]:
+    def answer(batches: Iterable[list[tuple[list[int], ...]]]) -> Iterator[np.ndarray]:
         for rows in batches:
             # Declared a dict, it is a BatchEncoding.
             padded: Any = collate([dict(zip(columns, row, strict=True)) for row in rows])
             with _evaluating(network), torch.inference_mode():
-                yield network(**padded.to(network.device)).logits.float().cpu().numpy()
+                logits = network(**padded.to(network.device)).logits.float().cpu().numpy()
+            yield probabilities(logits)
 
-    return names, encode, logits, 16 if network.device.type == "cpu" else 128
+    return names, encode, answer, 16 if network.device.type == "cpu" else 128
+
+
+def _activation(problem_type: str | None, labels: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what turns logits into probabilities, as the pipeline chooses it."""
+    from scipy.special import expit, softmax
+
+    if problem_type == "regression":
+        raise ValueError("The model is a regression: it has no labels to choose from.")
+    one_each = problem_type == "multi_label_classification" or labels == 1
+    return expit if one_each else lambda logits: softmax(logits.astype(float), axis=-1)
+
+
+def _longest(*limits: Any) -> int | None:
+    """Return the lowest limit that is one: transformers expresses none as 1e30."""
+    return min((each for each in limits if isinstance(each, int) and each < 1e6), default=None)
 
 
 def _onnx_classifier(folder: Path, max_length: int | None) -> tuple[list[str], Any, Any, int]:
     changed = (folder / "model.onnx").stat().st_mtime_ns
-    session, encoder, names, pad = _onnx_session(str(folder), changed, max_length)
+    session, encoder, names, pad, probabilities = _onnx_session(str(folder), changed, max_length)
     wanted = [each.name for each in session.get_inputs()]
 
     def encode(texts: list[str]) -> list[tuple[list[int], ...]]:
@@ -728,14 +823,14 @@ def _onnx_classifier(folder: Path, max_length: int | None) -> tuple[list[str], A
             batch["attention_mask"][row, : len(ids)] = 1
             if "token_type_ids" in batch:
                 batch["token_type_ids"][row, : len(ids)] = types
-        return session.run(["logits"], batch)[0]
+        return probabilities(session.run(["logits"], batch)[0])
 
-    def logits(batches: Iterable[list[tuple[list[int], ...]]]) -> Iterator[np.ndarray]:
+    def answer(batches: Iterable[list[tuple[list[int], ...]]]) -> Iterator[np.ndarray]:
         # A batch per core beats a batch on all cores: nothing waits for the slowest thread.
         with ThreadPoolExecutor(_cores()) as pool:
             yield from pool.map(run, batches)
 
-    return names, encode, logits, 8
+    return names, encode, answer, 8
 
 
 @lru_cache(maxsize=2)
@@ -750,22 +845,20 @@ def _onnx_session(folder: str, changed: int, max_length: int | None) -> Any:
         for name in ("config.json", "tokenizer_config.json")
     }
     config = settings["config.json"]
-    limits = [
-        settings["tokenizer_config.json"].get("model_max_length"),
-        config.get("max_position_embeddings"),
-    ]
-    known = [limit for limit in limits if isinstance(limit, int) and limit < 1e6]
+    stated = settings["tokenizer_config.json"].get("model_max_length")
+    longest = max_length or _longest(stated, config.get("max_position_embeddings"))
     encoder = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     encoder.no_padding()
-    if known or max_length:
-        encoder.enable_truncation(max_length or min(known))
+    if longest:
+        encoder.enable_truncation(longest)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
         str(Path(folder) / "model.onnx"), options, providers=["CPUExecutionProvider"]
     )
     names = [name for _, name in sorted(config["id2label"].items(), key=lambda x: int(x[0]))]
-    return session, encoder, names, config.get("pad_token_id") or 0
+    probabilities = _activation(config.get("problem_type"), len(names))
+    return session, encoder, names, config.get("pad_token_id") or 0, probabilities
 
 
 def _writer(
@@ -782,11 +875,13 @@ def _writer(
     from transformers import AutoModelForSeq2SeqLM
 
     network, tokenizer = _loaded(model, tokenizer, AutoModelForSeq2SeqLM)
-    limits = [tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None)]
-    # Some tokenizers state no limit, which transformers expresses as 1e30; some models have none.
-    known = [limit for limit in limits if isinstance(limit, int) and limit < 1e6]
-    max_length = max_length or min(known, default=None)
-    separators = tokenizer(",;", add_special_tokens=False)["input_ids"]
+    positions = getattr(network.config, "max_position_embeddings", None)
+    max_length = max_length or _longest(tokenizer.model_max_length, positions)
+    # With the marks of a space before them that tokenizers use. Asked of the vocabulary, since a
+    # call would change how other threads' calls pad.
+    marks = [space + mark for space in ("", "Ġ", "▁") for mark in ",;"]
+    known = set(tokenizer.convert_tokens_to_ids(marks)) - {None, tokenizer.unk_token_id}
+    separators = sorted(known)
     stop = {"stopping_criteria": [_repeats(separators)]} if present_only else {}
 
     def write(texts: list[str]) -> list[str]:
@@ -835,8 +930,8 @@ def _translator(folder: str, changed: int, max_length: int | None) -> Any:
     }
     encoder = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     encoder.no_padding()
-    limit = max_length or settings["tokenizer_config.json"].get("model_max_length")
-    encoder.enable_truncation(int(min(limit or 1024, 1024)))
+    stated = _longest(settings["tokenizer_config.json"].get("model_max_length"))
+    encoder.enable_truncation(max_length or stated or 1024)
     device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
     translator = ctranslate2.Translator(folder, device=device, intra_threads=_cores())
     return translator, encoder, settings["generation_config.json"].get("max_length") or 64
@@ -891,7 +986,9 @@ def _loaded(
         from cookbook.training import mixed_precision
 
         fastest = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
-        precision = fastest[mixed_precision()] if dtype == "auto" else getattr(torch, dtype)
+        precision = fastest[mixed_precision()] if dtype == "auto" else getattr(torch, dtype, None)
+        if not isinstance(precision, torch.dtype):
+            raise ValueError(f"{dtype=} is none; 'float32', 'bfloat16', 'float16' and 'auto' are.")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         device = "mps" if torch.backends.mps.is_available() else device
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)

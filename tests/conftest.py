@@ -128,3 +128,14 @@ def keyword_model(tokenizer, short_posts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("keyword-model")
     trainer.save_model(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(trained, keyword_model, tmp_path_factory):
+    """The fixtures' models, exported: exact and int8."""
+    folder = tmp_path_factory.mktemp("exported")
+    return SimpleNamespace(
+        exact=inference.export_onnx(trained.folder, folder / "exact", int8=False),
+        int8=inference.export_onnx(trained.folder, folder / "int8"),
+        keywords=inference.export_ctranslate2(keyword_model, folder / "keywords"),
+    )

@@ -1,11 +1,12 @@
 import json
+import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import transformers
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -142,6 +143,8 @@ def test_keywords_of_what_is_no_text_are_an_error(keyword_model):
         ("Go", "I go home and write Go", "Go"),
         (". net", "ASP.NET", None),
         ("straße", "Die STRASSE", None),
+        ("서울", "사이 좋은 서울", "서울"),
+        ("부산", "반성", None),
     ],
 )
 def test_a_keyword_gets_the_spelling_of_its_text(keyword, text, found):
@@ -171,17 +174,6 @@ def test_a_stutter_is_mended_to_what_stands_in_the_text():
     assert inference._spelt(written, text, present_only=True) == mended
     assert inference._spelt(["ubiquititi", "go"], text, present_only=False) == ["ubiquititi", "go"]
     assert inference._spelt(["kafka"], "", present_only=True) == []
-
-
-@pytest.fixture(scope="module")
-def exported(trained, keyword_model, tmp_path_factory):
-    """The fixtures' models, exported: exact and int8."""
-    folder = tmp_path_factory.mktemp("exported")
-    return SimpleNamespace(
-        exact=inference.export_onnx(trained.folder, folder / "exact", int8=False),
-        int8=inference.export_onnx(trained.folder, folder / "int8"),
-        keywords=inference.export_ctranslate2(keyword_model, folder / "keywords"),
-    )
 
 
 def test_an_exported_classifier_answers_as_the_model_it_was(trained, exported):
@@ -335,3 +327,146 @@ def test_a_file_without_the_column_or_of_another_kind_is_named(exported, tmp_pat
         inference.answer_file(source, tmp_path / "out.csv", exported.int8)
     with pytest.raises(ValueError, match=r"neither in \.csv nor in \.parquet"):
         inference.answer_file(source, tmp_path / "out.xlsx", exported.int8)
+    # The mistake put right, the same target will do.
+    assert inference.answer_file(source, tmp_path / "out.csv", exported.int8, text="headline")
+    (tmp_path / "out.csv").unlink()
+    for content, message in {
+        "": "is empty",
+        "text,id\n": "has no rows",
+        "text,id\nHello, world,1\n": "more cells than its header, the first of them 'Hello'",
+        "text\ncaf\xe9\n": "isn't UTF-8",
+    }.items():
+        source.write_bytes(content.encode("latin-1"))
+        with pytest.raises(ValueError, match=message):
+            inference.answer_file(source, tmp_path / "out.csv", exported.int8)
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_odd_cells_come_out_as_they_went_in(ending, exported, tmp_path):
+    rows = pd.DataFrame(
+        {
+            "text": pd.Series(["A carriage\rreturn", pd.NA, "Third"], dtype="string"),
+            "id": pd.Series([9007199254740993, pd.NA, 3], dtype="Int64"),
+            "label": ["x", "y", "z"],
+            "label_predicted": ["u", "v", "w"],
+        }
+    ).set_index(pd.Index([5, 9, 7], name="row"))
+    rows.to_parquet(tmp_path / "source.parquet")
+    source, target = tmp_path / "source.parquet", tmp_path / f"answers.{ending}"
+    inference.answer_file(source, target, exported.int8, chunk_rows=2)
+    if ending == "csv":
+        answers = pd.read_csv(target, dtype=str, keep_default_na=False)
+        assert answers["id"].tolist() == ["9007199254740993", "", "3"]
+        assert answers["row"].tolist() == ["5", "9", "7"]
+        assert answers["text"].tolist() == ["A carriage\rreturn", "", "Third"]
+    else:
+        answers = pd.read_parquet(target)
+        assert answers["id"].dropna().tolist() == [9007199254740993, 3]
+    assert answers["label"].tolist() == ["x", "y", "z"]
+    assert set(answers["label_predicted_predicted"]) <= {"clickbait", "factual"}
+
+
+def test_a_blank_line_is_a_row(exported, tmp_path):
+    source = tmp_path / "titles.csv"
+    source.write_text("\ufefftext\nFirst\n\nThird\n", "utf-8")
+    target = inference.answer_file(source, tmp_path / "out.csv", exported.int8)
+    assert pd.read_csv(target, keep_default_na=False)["text"].tolist() == ["First", "", "Third"]
+
+
+def test_answers_of_two_runs_are_never_mixed(exported, trained, tmp_path, monkeypatch):
+    source, target = tmp_path / "titles.csv", tmp_path / "answers.csv"
+    trained.test[["text"]].to_csv(source, index=False)
+    model = AutoModelForSequenceClassification.from_pretrained(trained.folder)
+    tokenizer = AutoTokenizer.from_pretrained(trained.folder)
+    classified, asked = inference._classified, []
+
+    def dying(texts, *rest):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(texts)
+        return classified(texts, *rest)
+
+    monkeypatch.setattr(inference, "_classified", dying)
+    with pytest.raises(KeyboardInterrupt):
+        inference.answer_file(source, target, model, tokenizer, chunk_rows=10)
+    monkeypatch.undo()
+    model.classifier.bias.data += 1  # trained further, under the same name
+    with pytest.raises(ValueError, match=r"of another run .*weights"):
+        inference.answer_file(source, target, model, tokenizer, chunk_rows=10)
+    # Killed while it cleared up: what is left says nothing of its run, and isn't taken over.
+    parts = tmp_path / "answers.csv.parts"
+    (parts / "run.json").unlink()
+    other = pd.DataFrame({"text": [f"Another {number}" for number in range(12)]})
+    other.to_csv(source, index=False)
+    inference.answer_file(source, target, exported.int8, chunk_rows=10)
+    assert pd.read_csv(target)["text"].tolist() == other["text"].tolist()
+    assert not parts.exists()
+
+
+def test_a_folder_that_is_trained_anew_is_another_model(trained, tmp_path):
+    copied = shutil.copytree(trained.folder, tmp_path / "model")
+    before = inference._fingerprint(copied)
+    assert inference._fingerprint(copied) == before
+    model = AutoModelForSequenceClassification.from_pretrained(copied)
+    model.save_pretrained(copied)
+    assert inference._fingerprint(copied) != before
+    assert inference._fingerprint("someone/some-model") == ""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"problem_type": "multi_label_classification", "id2label": {0: "a", 1: "b", 2: "c"}},
+        {"num_labels": 1},
+        {"num_labels": 2},  # called LABEL_0 and LABEL_1
+    ],
+)
+def test_other_kinds_of_classifier_answer_as_their_pipeline_does(settings, tokenizer, tmp_path):
+    small = {"vocab_size": 30522, "hidden_size": 32, "num_hidden_layers": 2, "id2label": None}
+    small |= {"num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64}
+    set_seed(0)
+    model = transformers.BertForSequenceClassification(
+        transformers.BertConfig(**{**small, **settings})
+    )
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    texts = ["One", "Two of them, or three"]
+    plain = pipeline("text-classification", model=str(tmp_path / "model"), top_k=None)(texts)
+    folder = inference.export_onnx(tmp_path / "model", tmp_path / "onnx", int8=False)
+    for way in (tmp_path / "model", folder):
+        found = inference.classify(texts, way)
+        for row, answers in zip(found.to_dict("records"), plain, strict=True):
+            for answer in answers:
+                assert row[answer["label"]] == pytest.approx(answer["score"], abs=1e-4)
+        # More than the 64 positions that there are.
+        assert len(inference.classify(["word " * 300], way)) == 1
+
+
+def test_what_can_not_be_answered_is_said(trained, tokenizer):
+    with pytest.raises(ValueError, match="put 'My title' into a list"):
+        inference.classify("My title", trained.folder)
+    with pytest.raises(ValueError, match="dtype='halved' is none"):
+        inference.classify(["A"], trained.folder, dtype="halved")
+    model = AutoModelForSequenceClassification.from_pretrained(trained.folder)
+    model.config.id2label = {0: "score", 1: "text"}
+    with pytest.raises(ValueError, match="may not be called"):
+        inference.classify(["A"], model, tokenizer)
+    model.config.problem_type = "regression"
+    with pytest.raises(ValueError, match="is a regression"):
+        inference.classify(["A"], model, tokenizer)
+
+
+def test_an_export_leaves_model_and_folder_as_they_were(
+    trained, keyword_model, tokenizer, tmp_path
+):
+    model = AutoModelForSequenceClassification.from_pretrained(trained.folder, dtype="bfloat16")
+    inference.export_onnx(model, tmp_path / "onnx", tokenizer)
+    assert model.dtype == torch.bfloat16
+    writer = AutoModelForSeq2SeqLM.from_pretrained(keyword_model)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("Not to be lost")
+    inference.export_ctranslate2(writer, tmp_path / "mine", tokenizer)
+    assert not hasattr(writer.config, "normalize_before")
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "Not to be lost"
+    assert (tmp_path / "mine" / "model.bin").is_file()
