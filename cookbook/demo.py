@@ -6,6 +6,7 @@ From the command line: `python -m cookbook.demo MODEL`. It needs gradio, which
 
 from __future__ import annotations
 
+import csv
 import re
 import tempfile
 from collections.abc import Sequence
@@ -51,7 +52,8 @@ def build(
     uploaded, and what comes of it, is deleted within two hours.
 
     Args:
-        model: The folder of a saved model and tokenizer, or its name on the Hub.
+        model: The folder of a saved model and tokenizer, or its name on the Hub; or the folder of
+            `inference.export_onnx` or `inference.export_ctranslate2`, which needs no torch.
         examples: Texts to click; None for a few that suit the cookbook's two models.
         title: Heading; None for one made of the labels.
 
@@ -71,7 +73,7 @@ def build(
     gr = _gradio()
     network, tokenizer, classifies = _loaded(model)
     if classifies:
-        labels = list(network.config.id2label.values())
+        labels = list(_labelled([""], network, tokenizer).columns[2:])
         heading = f"{' or '.join(labels)}?" if len(labels) < 4 else "Which label?"
         told = f"Says which of these a text is, and how sure it is: {', '.join(labels)}."
         one: Any = _probabilities
@@ -109,11 +111,14 @@ def build(
         written = texts.str.strip() != ""
         answers = many(list(texts[written]), network, tokenizer)
         answers = answers.set_index(texts.index[written]).reindex(texts.index)
-        answers.columns = [f"model_{name}" if name in frame else name for name in answers]
-        answered = frame.join(answers)
+        names = {name: name for name in answers}
+        while taken := [name for name in names if names[name] in frame]:
+            names |= {name: f"model_{names[name]}" for name in taken}
+        answered = frame.join(answers.rename(columns=names))
         # Within gradio's own folder, where it deletes what is old.
         out = Path(tempfile.mkdtemp(dir=upload.GRADIO_CACHE)) / f"{Path(path).stem}_answered.csv"
-        answered.to_csv(out, index=False, encoding="utf-8-sig")  # Excel needs the mark
+        quoting: Any = csv.QUOTE_NONNUMERIC  # or a lone carriage return would break a row
+        answered.to_csv(out, index=False, quoting=quoting, encoding="utf-8-sig")  # Excel's mark
         summary = f"Texts answered: {written.sum():,}"
         if blank := int((~written).sum()):
             summary += f"; rows without a text, and so without an answer: {blank:,}"
@@ -192,13 +197,16 @@ def _gradio() -> Any:
 
 
 def _loaded(model: str | Path) -> tuple[Any, Any, bool]:
-    """Return the model, its tokenizer and whether it is a classifier."""
-    from transformers import (
-        AutoConfig,
-        AutoModelForSeq2SeqLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-    )
+    """Return the model, its tokenizer and whether it is a classifier.
+
+    What was exported stays the folder it is, without a tokenizer: `inference` keeps it in memory.
+    """
+    for name, classifies in {"model.onnx": True, "model.bin": False}.items():
+        if (Path(model) / name).is_file():
+            return Path(model), None, classifies
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+
+    from cookbook import inference
 
     try:
         config = AutoConfig.from_pretrained(model)
@@ -215,7 +223,7 @@ def _loaded(model: str | Path) -> tuple[Any, Any, bool]:
             "classifier, or a seq2seq model that writes keywords."
         )
     kind: Any = AutoModelForSequenceClassification if classifies else AutoModelForSeq2SeqLM
-    return kind.from_pretrained(model), AutoTokenizer.from_pretrained(model), classifies
+    return *inference._loaded(model, None, kind), classifies
 
 
 # --- Answers -------------------------------------------------------------------------------------
@@ -359,7 +367,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def _serve(
-    model: Annotated[str, typer.Argument(help="Folder of a saved model, or its name on the Hub.")],
+    model: Annotated[
+        str, typer.Argument(help="Folder of a saved or exported model, or its name on the Hub.")
+    ],
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; the first free one from 7860 on.")
     ] = None,

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pandas as pd
 import pytest
@@ -299,21 +300,45 @@ def test_the_page_asks_no_server_but_its_own(classifier, browser):
     assert [url for url in asked if not url.startswith((classifier, "data:", "blob:"))] == []
 
 
-def test_the_command_line_serves_the_page(trained, browser):
-    command = [sys.executable, "-m", "cookbook.demo", str(trained.folder), "--title", "A & B"]
+@contextmanager
+def served_by(command):
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         found = (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stdout)
-        url = next(match[0] for match in found if match)
         try:
-            page = Page(browser, url)
-            assert page.all("h1") == ["A & B"]
-            page.write("Text", TITLE)
-            page.click("Classify")
-            label = page.one("[data-testid=label-output-value]").text
+            yield next(match[0] for match in found if match)
         finally:
             process.terminate()
+
+
+def test_the_command_line_serves_the_page(trained, browser):
+    command = [sys.executable, "-m", "cookbook.demo", str(trained.folder), "--title", "A & B"]
+    with served_by(command) as url:
+        page = Page(browser, url)
+        assert page.all("h1") == ["A & B"]
+        page.write("Text", TITLE)
+        page.click("Classify")
+        label = page.one("[data-testid=label-output-value]").text
     assert label == inference.classify([TITLE], trained.folder)["label"][0]
+
+
+@pytest.mark.parametrize("kind", ["int8", "keywords"])
+def test_an_exported_model_is_served_without_torch(kind, exported, short_posts, browser):
+    code = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; "
+    code += "from cookbook import demo; demo.app()"
+    text, folder = short_posts["text"][0], str(getattr(exported, kind))
+    with served_by([sys.executable, "-c", code, folder]) as url:
+        page = Page(browser, url)
+        page.write("Text", text)
+        if kind == "int8":
+            assert page.all("h1") == ["Clickbait or factual?"]
+            page.click("Classify")
+            shown = page.one("[data-testid=label-output-value]").text
+            assert shown == inference.classify([text], folder)["label"][0]
+        else:
+            page.click("Find keywords")
+            page.one(".chips")
+            assert page.all(".chips li") == inference.extract_keywords([text], folder)[0]
 
 
 def test_the_command_line_says_what_is_wrong(minilm):
