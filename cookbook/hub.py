@@ -239,7 +239,7 @@ def push_demo(
 
     Args:
         model_repo: 'your-name/your-model', a classifier or keyword model on the Hub.
-        space_id: 'your-name/your-page'; a Space's name may not be a model's.
+        space_id: 'your-name/your-page'; it may be the model's name.
         title: Heading; None for one made of the model's labels.
         examples: Texts to click; None for those of `demo.build`.
         package: What the Space installs beside gradio, a line for pip; None for the cookbook from
@@ -261,7 +261,7 @@ def push_demo(
     _require_name(space_id)
     arguments = [repr(model_repo)]
     arguments += [f"title={title!r}"] if title else []
-    arguments += [f"examples={list(examples)!r}"] if examples else []
+    arguments += [f"examples={[str(example) for example in examples]!r}"] if examples else []
     about = SpaceCardData(
         title=title or space_id.split("/")[1],
         sdk="gradio",
@@ -492,7 +492,7 @@ def _tables(metrics: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
         tables[f"Keyphrase scores ({variant})"] = pd.DataFrame(columns, index=shown).T
         groups = metrics.get("challenge", {})
         if groups:
-            tables["F1@M on hand-written hard cases"] = pd.Series(groups, name="f1@M").to_frame()
+            tables["F1@M on hard cases"] = pd.Series(groups, name="f1@M").to_frame()
     elif scored:
         plain = ["accuracy", "f1_macro"]
         columns = {w: [s[name] for name in plain] for w, s in scored.items()}
@@ -509,7 +509,7 @@ def _tables(metrics: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
             tables["Per label"] = table
         if challenge := metrics.get("challenge"):
             frame = pd.DataFrame(challenge).T
-            tables["Hand-written hard cases, share passed"] = frame[["rows", "passed"]]
+            tables["Hard cases, share passed"] = frame[["rows", "passed"]]
         if len(seeds := pd.DataFrame(metrics.get("seeds", {})).T) > 1:
             tables[f"Spread over {len(seeds)} seeds"] = seeds.agg(["mean", "std"]).T
     return tables
@@ -656,7 +656,8 @@ def _require_right(api: HfApi, token: str | None, repo_id: str, kind: str, exist
                 f"You are {me['name']} and can't write to {owner!r}. Push to one of: "
                 f"{', '.join(owners)}, or log in as {owner}: hf auth login --force"
             )
-        for other in {"model", "dataset", "space"} - {kind}:
+        # A Space may have its model's name, and many do.
+        for other in {"model", "dataset"} - {kind} if kind != "space" else ():
             if _retry(api.repo_exists, repo_id, repo_type=other):
                 raise ValueError(f"{repo_id} is a {other} already; name this {kind} otherwise.")
         if not exist_ok and _retry(api.repo_exists, repo_id, repo_type=kind):
