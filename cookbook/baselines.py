@@ -25,7 +25,6 @@ import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from tqdm.auto import tqdm
 
@@ -335,7 +334,7 @@ class Comparison:
         Returns:
             One row per set and classifier: `difference` in accuracy (positive where it is better
             than the reference), its 95% interval from `low` to `high` (paired bootstrap over the
-            texts), and `p` (exact McNemar test; not corrected for how many are compared).
+            texts), and `p` (McNemar's test, mid-p; not corrected for how many are compared).
 
         Raises:
             ValueError: There is no such classifier.
@@ -433,8 +432,8 @@ def learning_curve(
     """Train on more and more rows: how many would be enough, and would more help?
 
     Every seed draws its own rows, stratified by label, and a smaller subset lies within the larger
-    one. All are scored on the same test rows; scikit-learn's function of that name cross-validates
-    instead, which puts rows of one group on both sides.
+    one; of all rows, only the order differs. All are scored on the same test rows; scikit-learn's
+    function of that name cross-validates instead, which puts rows of one group on both sides.
 
     Args:
         fit: Functions from texts and labels to a classifier by name, such as `{"TF-IDF": tfidf}`.
@@ -457,12 +456,13 @@ def learning_curve(
     ordered = sorted(set(sizes), reverse=True)
     with tqdm(total=len(ordered) * len(seeds) * len(fit), desc="Learning curve") as bar:
         for seed in seeds:
-            rows = train
+            drawn = train.sample(frac=1, random_state=seed, ignore_index=True)
+            of_label = drawn.groupby("label")["label"]
+            # Labels take turns by their shares, so that whatever stands first is stratified.
+            place = (of_label.cumcount() + 0.5) / of_label.transform("size")
+            drawn = drawn.loc[place.sort_values(kind="stable").index]
             for size in ordered:
-                if size < len(rows):
-                    rows, _ = train_test_split(
-                        rows, train_size=size, stratify=rows["label"], random_state=seed
-                    )
+                rows = drawn.head(size)
                 for name, make in fit.items():
                     classifier = make(rows["text"].tolist(), rows["label"].tolist())
                     right = np.array(classifier.predict(test["text"].tolist())) == test["label"]

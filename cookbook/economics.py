@@ -313,7 +313,8 @@ def compare_costs(
         API) and `price_of` (the date of the price).
 
     Raises:
-        ValueError: A name is unknown, a number is negative, or the load or a speed is zero.
+        ValueError: A name is unknown or there twice, a number is negative, or the load or a speed
+            is zero.
 
     Example:
         >>> table = compare_costs(
@@ -329,6 +330,7 @@ def compare_costs(
     for api in API_PRICES if apis is None else apis:
         api = _known(api, API_PRICES, "API_PRICES")
         cost = api_cost(api, texts_per_day, input_tokens=input_tokens, output_tokens=output_tokens)
+        _require_new(api.name, rows)
         rows[api.name] = {"dollars_per_day": cost, "price_of": api.date}
     for host, speed in hosts.items():
         host = _known(host, HOST_PRICES, "HOST_PRICES")
@@ -338,6 +340,7 @@ def compare_costs(
             )
             instances = _instances(texts_per_day, speed)
             how = "by use" if host.use_only else "scale to zero" if asleep else "always on"
+            _require_new(f"{host.name}, {how}", rows)
             rows[f"{host.name}, {how}"] = {
                 "dollars_per_day": cost,
                 "instances": instances,
@@ -349,6 +352,11 @@ def compare_costs(
     table.insert(1, "dollars_per_million", table["dollars_per_day"] / texts_per_day * 1e6)
     table["instances"] = table["instances"].astype("Int64")
     return table.rename_axis("option").sort_values("dollars_per_day", kind="stable")
+
+
+def _require_new(name: str, rows: Mapping[str, Any]) -> None:
+    if name in rows:
+        raise ValueError(f"{name!r} is there twice: give one of the prices another name.")
 
 
 def _instances(texts_per_day: float, texts_per_second: float) -> int:

@@ -194,7 +194,7 @@ def test_only_a_difference_beyond_chance_is_significant():
     assert bad["low"] < -0.5 < bad["high"] < 0
     assert bad["p"] < 0.001
     assert same.tolist() == [0, 0, 0, 1]
-    assert differences.loc[("few", "bad"), "p"] == 0.25
+    assert differences.loc[("few", "bad"), "p"] == pytest.approx(0.125)
     with pytest.raises(ValueError, match="no 'best' among"):
         baselines.compare(ways, SETS).differences("best")
 
@@ -232,6 +232,13 @@ def test_a_learning_curve_trains_on_balanced_subsets_one_within_the_other(sides)
         assert set(small.index) <= set(large.index)
         assert small.value_counts(normalize=True)["factual"] == pytest.approx(0.5, abs=0.05)
     assert set(seen[2].index) != set(seen[5].index)
+    # Nearly all rows, and a label with few of them.
+    by_label = train.groupby("label")
+    few = pd.concat(
+        [by_label.get_group("factual").head(95), by_label.get_group("clickbait").head(5)]
+    )
+    odd = baselines.learning_curve({"TF-IDF": fit}, few, test, [99, 20], seeds=[0])
+    assert odd["rows"].tolist() == [20, 99]
     with pytest.raises(ValueError, match=r"\[1, 9000\]"):
         baselines.learning_curve({"TF-IDF": fit}, train, test, [1, 100, 9000])
 

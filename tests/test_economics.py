@@ -172,6 +172,7 @@ def test_prices_of_ones_own_take_the_place_of_those_that_come_along(monkeypatch)
         (lambda: economics.hosting_cost(CPU, -1, 1), "texts_per_day is -1"),
         (lambda: economics.hosting_cost(CPU, 1, 1, idle_hours=-2), "idle_hours is -2"),
         (lambda: economics.compare_costs(0, {CPU: 1}, **POST), "texts_per_day is 0"),
+        (lambda: economics.compare_costs(1, {}, ["Claude 2"] * 2, **POST), "is there twice"),
         (
             lambda: economics.break_even(CPU, "Claude 2", scale_to_zero=True, **POST),
             f"{CPU} is billed by use: texts_per_second",
