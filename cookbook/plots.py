@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from cookbook import economics
@@ -278,7 +277,8 @@ def break_even(
                     ha="center",
                     va=("bottom", "top")[i % 2],
                     fontsize=8,
-                    path_effects=[withStroke(linewidth=2.5, foreground="white")],
+                    # No line may run through the digits.
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.9},
                 )
     title = f"Break-even at {input_tokens:g} tokens in and {output_tokens:g} out"
     axes.set(title=title, xlabel="texts a day", ylabel="dollars a day")

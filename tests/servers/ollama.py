@@ -53,6 +53,7 @@ def load(file: Path) -> Any:
 class LlamaServer(OllamaServer):
     def __init__(self, model: str, port: int) -> None:
         super().__init__(LlamaHandler, [model], port)
+        self.size = model_file().stat().st_size
         self.llama = load(model_file())
 
 

@@ -67,6 +67,7 @@ class OllamaServer(ThreadingHTTPServer):
     """Listens on loopback. When it stops, it hangs up on its clients, as a killed Ollama does."""
 
     daemon_threads = False  # closing waits for them
+    size = 1  # of a model, in bytes
     request_queue_size = 128
 
     def __init__(self, handler: type[OllamaHandler], models: Iterable[str], port: int) -> None:
@@ -111,11 +112,11 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat()
 
 
-def listing(model: str) -> Json:
+def listing(model: str, size: int = 1) -> Json:
     digest = hashlib.sha256(model.encode()).hexdigest()
     details = {"format": "gguf", "family": "test", "parameter_size": "", "quantization_level": ""}
     names = {"name": model, "model": model}
-    return {**names, "modified_at": now(), "size": 1, "digest": digest, "details": details}
+    return {**names, "modified_at": now(), "size": size, "digest": digest, "details": details}
 
 
 class OllamaHandler(BaseHTTPRequestHandler):
@@ -199,7 +200,7 @@ class OllamaHandler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def do_GET(self) -> None:  # the name that http.server calls
-        models = {"models": [listing(model) for model in self.server.models]}
+        models = {"models": [listing(model, self.server.size) for model in self.server.models]}
         pages: dict[str, Json | str] = {
             "/": "Ollama is running",
             "/api/version": {"version": "0.0.0"},
