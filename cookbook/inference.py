@@ -54,9 +54,9 @@ def classify(
             on a GPU.
         max_length: Tokens at most; None for what the tokenizer allows.
         dtype: `"float32"`, or `"auto"` for the fastest that the hardware computes in: bf16 or fp16
-            on a GPU, bf16 on a CPU with instructions for it. That halves the time or better and
-            changes probabilities in the third digit. A model that is passed as such, or was
-            exported, has its own.
+            on a GPU, bf16 on a CPU with AMX. That halves the time or better and changes
+            probabilities in the third digit. A model that is passed as such, or was exported, has
+            its own.
 
     Returns:
         One row per text: `text`, `label`, `score` (probability of that label, 0 to 1) and one

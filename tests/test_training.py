@@ -107,12 +107,8 @@ def test_precision_follows_the_gpu(monkeypatch, capability, precision):
     assert training.mixed_precision() == precision
 
 
-@pytest.mark.parametrize(
-    ("avx512_bf16", "amx", "precision"),
-    [(False, False, "no"), (True, False, "bf16"), (False, True, "bf16")],
-)
-def test_precision_follows_the_instructions_of_the_cpu(monkeypatch, avx512_bf16, amx, precision):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+@pytest.mark.parametrize(("amx", "precision"), [(False, "no"), (True, "bf16")])
+def test_precision_follows_the_instructions_of_the_cpu(monkeypatch, amx, precision):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert training.mixed_precision() == precision
 
