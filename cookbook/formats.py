@@ -1,0 +1,194 @@
+"""What a file holds, by its content: rows of a CSV as they stand, JSON lines, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, dropwhile, islice
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.utils import infer_compression
+
+# What a file begins with that isn't text, and what it is.
+_MAGIC = {
+    b"PAR1": "Parquet",
+    b"PK": "an Excel workbook (xlsx) or another zip archive: save the sheet as 'CSV UTF-8'",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook (xls): save the sheet as 'CSV UTF-8'",
+    b"ARROW1": "an Arrow file: save it as Parquet",
+    b"SQLite": "an SQLite database: export the table as CSV",
+    b"%PDF": "a PDF",
+    b"<!doctype": "a web page: name the address of the raw file",
+    b"<html": "a web page: name the address of the raw file",
+}
+
+
+def require(columns: Iterable[Hashable], wanted: Iterable[str], where: str) -> None:
+    """Refuse a table in which a column is missing, or has the name of another.
+
+    Raises:
+        ValueError: Names the column, and those that are there.
+    """
+    columns = list(columns)
+    if doubled := [name for name, n in Counter(columns).items() if n > 1]:
+        raise ValueError(
+            f"{where} has more than one column called {', '.join(map(repr, doubled))}: rename or "
+            "drop one."
+        )
+    if absent := [name for name in wanted if name not in columns]:
+        raise ValueError(
+            f"{where} has no column {', '.join(map(repr, absent))}; it has: "
+            f"{', '.join(map(repr, columns))}. Name yours with text=, label=, keywords= or group=."
+        )
+
+
+def head_of(path: Path) -> bytes:
+    """Return the first bytes of a file, which tell what it is."""
+    with path.open("rb") as file:
+        return file.read(4096)
+
+
+def local_file(source: str, folder: str) -> Path:
+    """Return the path of a file, in the folder where it was fetched or unpacked."""
+    fetched = source.startswith(("http://", "https://"))
+    if not fetched and not Path(source).is_file():
+        told = "is a folder: name a file in it" if Path(source).is_dir() else "isn't there"
+        raise FileNotFoundError(f"{source} {told}.")
+    if not fetched and not infer_compression(source):
+        return Path(source)
+    path = Path(folder) / "fetched"
+    try:
+        with fsspec.open(source, "rb", compression="infer") as file:
+            path.write_bytes(file.read())
+    except Exception as error:  # of whatever kind the file system raises
+        raise ConnectionError(f"{source} can't be reached: {error}") from error
+    return path
+
+
+def pieces_of(
+    path: Path, where: str, columns: Sequence[str], rows: int, options: Mapping[str, str]
+) -> Iterator[pa.Table]:
+    """Yield what a file holds as Arrow tables, those of a CSV or Parquet with `rows` rows at most.
+
+    Raises:
+        ValueError: It holds something else, no rows of one width, or not these columns.
+    """
+    head = head_of(path)
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    kind = next(
+        (name for magic, name in _MAGIC.items() if head.lower().startswith(magic.lower())), ""
+    )
+    if b"\0" in head and not (kind or options) and head[:2] not in _UTF_16:
+        kind = "no text: if it is UTF-16, pass encoding='utf-16-le'"
+    if kind == "Parquet":
+        file = pq.ParquetFile(path)
+        require(file.schema_arrow.names, columns, where)
+        for batch in file.iter_batches(min(rows, 2**31 - 1)):
+            yield pa.Table.from_batches([batch])
+    elif kind:
+        raise ValueError(f"{where} can't be read: it is {kind}.")
+    elif start.startswith((b'{"', b"[{")):
+        yield _json_table(path, where)
+    else:
+        lines = csv_rows(path, where, columns, options)
+        names = next(lines)
+        while block := list(islice(lines, rows)):
+            cells = [pa.array(part, pa.string()) for part in zip(*block, strict=True)]
+            yield pa.Table.from_arrays(cells, names)
+
+
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def _json_table(path: Path, where: str) -> pa.Table:
+    text = path.read_text("utf-8-sig")
+    try:
+        lines = [line for line in text.split("\n") if line.strip()]
+        rows = json.loads(text) if text.lstrip()[0] == "[" else list(map(json.loads, lines))
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        cells = {name: [row.get(name) for row in rows] for name in names}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{where} isn't JSON with a row a line: {error}") from None
+    try:
+        return pa.Table.from_arrays([pa.array(cells[name]) for name in names], names)
+    except pa.ArrowException as error:
+        raise ValueError(f"{where}: a column holds values of several kinds: {error}") from None
+
+
+def csv_rows(
+    path: Path, where: str, columns: Sequence[str], options: Mapping[str, str]
+) -> Iterator[list[str]]:
+    """Yield the header of a CSV, and then rows of as many cells.
+
+    Args:
+        path: The file.
+        where: What messages call it.
+        columns: Columns that have to be there.
+        options: `sep` and `encoding`, where they are known.
+
+    Raises:
+        ValueError: A row has more cells, a quotation mark isn't closed, or a byte can't be read.
+    """
+    default = "utf-16" if head_of(path)[:2] in _UTF_16 else "utf-8-sig"
+    csv.field_size_limit(2**31 - 1)
+    short, line, sep = [], 0, options.get("sep")
+    try:
+        with path.open(encoding=options.get("encoding", default), newline="") as file:
+            lines = dropwhile(lambda text: not text.strip(), file)
+            first = next(lines, "")
+            if first.lower().startswith("sep="):  # Excel's word on the separator
+                sep, first = sep or first[4], next(lines, "")
+            if not first:
+                raise ValueError(f"{where} is empty. Its first line should name the columns.")
+            sep = sep or _separator(first, columns)
+            reader = csv.reader(chain([first], lines), delimiter=sep, strict=True)
+            names = next(reader)
+            require(names, columns, where)
+            yield names
+            line = reader.line_num
+            for row in reader:
+                line += 1
+                if any(part.strip() for part in row[len(names) :]):
+                    raise ValueError(
+                        f"{where}, line {line}: {len(row)} cells under {len(names)} columns. Put a "
+                        f"text with {sep!r} in it between double quotes: {row}"
+                    )
+                if 0 < len(row) < len(names):
+                    short.append(line)
+                row = row[: len(names)] + [""] * (len(names) - len(row))
+                if reader.line_num > line and len(names) > 1:
+                    _warn_of_swallowed_rows(row, sep, f"{where}, line {line}")
+                line = reader.line_num
+                yield row
+    except UnicodeDecodeError as error:
+        bad = error.object[error.start : error.start + 1]
+        raise ValueError(
+            f"{where} isn't {error.encoding} (after line {line}: {bad!r}). Save it as 'CSV UTF-8', "
+            "or pass encoding='cp1252' (Windows, Western Europe) or the one it has."
+        ) from None
+    except csv.Error as error:
+        raise ValueError(
+            f"{where}, line {line + 1}: a quotation mark isn't closed, or text follows it "
+            f"({error}). Double the marks within a text, and put it between double quotes."
+        ) from None
+    if short:
+        told = f"{len(short)} rows end early (first: line {short[0]}); their last cells are empty."
+        warnings.warn(f"{where}: {told}", stacklevel=2)
+
+
+def _separator(line: str, columns: Sequence[str]) -> str:
+    found = {sep: next(csv.reader([line], delimiter=sep)) for sep in ",;\t|"}
+    return max(found, key=lambda sep: (set(columns) <= set(found[sep]), len(found[sep])))
+
+
+def _warn_of_swallowed_rows(row: list[str], sep: str, where: str) -> None:
+    for part in row:
+        lines = part.splitlines()
+        if len(lines) > 1 and all(line.count(sep) == len(row) - 1 for line in lines[:-1]):
+            told = f"a cell of {len(lines)} lines looks like rows: is a quotation mark missing?"
+            warnings.warn(f"{where}: {told} {part[:60]!r}", stacklevel=2)
