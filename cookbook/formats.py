@@ -7,14 +7,18 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from http.client import HTTPException
 from itertools import chain, dropwhile, islice
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.utils import infer_compression
 
+csv.field_size_limit(2**31 - 1)  # a cell may be longer than the module's 131,072 characters
 # What a file begins with that isn't text, and what it is.
 _MAGIC = {
     b"PAR1": "Parquet",
@@ -54,20 +58,29 @@ def head_of(path: Path) -> bytes:
 
 
 def local_file(source: str, folder: str) -> Path:
-    """Return the path of a file, in the folder where it was fetched or unpacked."""
-    fetched = source.startswith(("http://", "https://"))
-    if not fetched and not Path(source).is_file():
-        told = "is a folder: name a file in it" if Path(source).is_dir() else "isn't there"
+    """Return the path of a file, in the folder where it was fetched or unpacked.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ConnectionError: The address can't be reached.
+    """
+    path = Path(source)
+    if source.startswith(("http://", "https://")):
+        path = Path(folder) / Path(urlsplit(source).path).name
+        try:
+            with urlopen(source, timeout=60) as answer:
+                path.write_bytes(answer.read())
+        except (OSError, HTTPException) as error:
+            raise ConnectionError(f"{source} can't be reached: {error}") from error
+    if not path.is_file():
+        told = "is a folder: name a file in it" if path.is_dir() else "isn't there"
         raise FileNotFoundError(f"{source} {told}.")
-    if not fetched and not infer_compression(source):
-        return Path(source)
-    path = Path(folder) / "fetched"
-    try:
-        with fsspec.open(source, "rb", compression="infer") as file:
-            path.write_bytes(file.read())
-    except Exception as error:  # of whatever kind the file system raises
-        raise ConnectionError(f"{source} can't be reached: {error}") from error
-    return path
+    if not infer_compression(str(path)):
+        return path
+    unpacked = Path(folder) / "unpacked"
+    with fsspec.open(str(path), "rb", compression="infer") as packed:
+        unpacked.write_bytes(packed.read())
+    return unpacked
 
 
 def pieces_of(
@@ -135,7 +148,6 @@ def csv_rows(
         ValueError: A row has more cells, a quotation mark isn't closed, or a byte can't be read.
     """
     default = "utf-16" if head_of(path)[:2] in _UTF_16 else "utf-8-sig"
-    csv.field_size_limit(2**31 - 1)
     short, line, sep = [], 0, options.get("sep")
     try:
         with path.open(encoding=options.get("encoding", default), newline="") as file:

@@ -4,6 +4,8 @@ import io
 import multiprocessing
 import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pyarrow as pa
@@ -148,6 +150,27 @@ def test_the_content_says_what_a_file_is_not_its_name(tmp_path, file):
     assert rows(tables.read(file(gzip.compress(b"text\nA\n"), "titles.csv.gz"))) == [["A"]]
 
 
+@pytest.fixture
+def address(tmp_path):
+    """Serve the folder over HTTP."""
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_address_is_read_like_a_file(file, address):
+    file("text,code\nA,007\n")
+    file(gzip.compress(b"text\nA\n"), "more.csv.gz")
+    assert rows(tables.read(f"{address}/titles.csv?raw=1", ["text"])) == [["A", "007"]]
+    assert list(tables.read_splits(f"{address}/more.csv.gz")["train"]["text"]) == ["A"]
+    with pytest.raises(ConnectionError, match=r"nothing\.csv can't be reached: .*404"):
+        tables.read(f"{address}/nothing.csv")
+    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:9/a\.csv can't be reached"):
+        tables.read("http://127.0.0.1:9/a.csv")
+
+
 def test_bytes_are_read_as_the_text_that_they_are(tmp_path):
     table = pa.table({"text": pa.array(["Zürich"]).cast(pa.binary()), "raw": [b"\xff\xfe"]})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -217,14 +240,15 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
 
 def test_an_appender_goes_on_with_its_own_file(tmp_path):
     path = tmp_path / "deep" / "a.csv"
+    long = "x" * 200_000
     with tables.Appender(path, ["text", "n"]) as first:
         assert first.before.empty
-        first.write(["one\rtwo", 1], ['"three"', None])
-        assert path.read_bytes().count(b"\n") == 3  # on disk before the end
+        first.write(["one\rtwo", 1], ['"three"', None], [long, 3])
+        assert path.read_bytes().count(b"\n") == 4  # on disk before the end
     with tables.Appender(path, ["text", "n"]) as second:
-        assert rows(second.before) == [["one\rtwo", "1"], ['"three"', ""]]
+        assert rows(second.before) == [["one\rtwo", "1"], ['"three"', ""], [long, "3"]]
         second.write(["four", 4])
-    assert tables.read(path)["text"].tolist() == ["one\rtwo", '"three"', "four"]
+    assert tables.read(path)["text"].tolist() == ["one\rtwo", '"three"', long, "four"]
 
 
 @pytest.mark.parametrize("torn", ["four,", 'four,"a\nb', '"four\n\nfive'])
