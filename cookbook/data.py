@@ -1,30 +1,30 @@
-"""Read labelled texts from a CSV, a DataFrame or the Hub, and split them without leaks."""
+"""Labelled texts to train, validation and test, without leaks; the files that come along."""
 
 from __future__ import annotations
 
-import ast
 import gzip
 import re
-import urllib.error
+import unicodedata
 import urllib.request
 import warnings
-import zlib
-from collections.abc import Hashable, Mapping
-from http.client import HTTPException
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+
+from cookbook import tables
+from cookbook.words import fold, join_keywords, split_keywords
 
 if TYPE_CHECKING:  # datasets takes a second to import; reading a CSV doesn't need it
     from datasets import Dataset, DatasetDict
 
-    Source: TypeAlias = str | Path | pd.DataFrame | Dataset | DatasetDict
-
 SPLITS = ("train", "validation", "test")
-_SPLIT_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
 
 # The 32,000 headlines of Chakraborty, Paranjape, Kakarla and Ganguly, "Stop Clickbait" (ASONAM
 # 2016), MIT licence: one gzip file per label, one headline a line.
@@ -34,11 +34,6 @@ CHAKRABORTY_2016 = "https://raw.githubusercontent.com/bhargaviparanjape/clickbai
 def shipped(name: str) -> Path:
     """Return the path of a data file that comes with the package.
 
-    Works from a clone, an editable install and a wheel alike.
-
-    Args:
-        name: File name, such as `clickbait_titles.csv`.
-
     Raises:
         FileNotFoundError: No such file; the message lists those there are.
 
@@ -46,73 +41,18 @@ def shipped(name: str) -> Path:
         >>> shipped("clickbait_titles.csv").name
         'clickbait_titles.csv'
     """
-    package = Path(str(files("cookbook")))
-    # A wheel carries the files inside the package; a clone has them beside it.
-    folders = [package / "shipped", package.parent / "data"]
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    known = sorted(p.name for folder in folders if folder.is_dir() for p in folder.glob("*.csv"))
-    raise FileNotFoundError(f"No shipped file {name!r}; there are: {', '.join(known)}")
-
-
-def read_csv(
-    source: str | Path, text: str = "text", label: str | None = "label", **options: Any
-) -> pd.DataFrame:
-    """Read a CSV of texts, everything as it stands: '007' stays text, 'NA' isn't a missing value.
-
-    Args:
-        source: Path or URL; `.gz` and the like are unpacked.
-        text: Column of the texts.
-        label: Column of the labels; None where there is none.
-        **options: Passed to `pandas.read_csv`, for instance `encoding="cp1252"` or `sep=";"`.
-
-    Returns:
-        One row per text, at least the columns `text` and `label`.
-
-    Raises:
-        ValueError: The file is empty, a column is missing, or it isn't UTF-8; says what to do.
-        ConnectionError: The URL can't be reached.
-
-    Example:
-        >>> read_csv(shipped("clickbait_titles.csv")).shape
-        (3581, 5)
-    """
-    columns = [text] if label is None else [text, label]
-    options = {
-        "encoding": "utf-8-sig",  # UTF-8, with or without the mark that Excel writes
-        "dtype": dict.fromkeys(columns, str),
-        "keep_default_na": False,
-        "na_values": [""],
-        **options,
-    }
-    try:
-        frame = pd.read_csv(source, **options)
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{source} is empty: expected a header with {columns}.") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{source} isn't {error.encoding} (byte {error.start}: "
-            f"{error.object[error.start : error.start + 1]!r}). Save it as UTF-8 or pass "
-            'encoding="cp1252" (Windows, Western Europe) or the one it has.'
-        ) from None
-    except pd.errors.ParserError as error:
-        raise ValueError(f"{source} isn't a regular CSV: {error}") from None
-    except (urllib.error.URLError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise ConnectionError(f"{source} can't be reached: {reason}") from None
-    _require(frame.columns, columns, source)
-    if frame.empty:
-        raise ValueError(f"{source} has a header but no rows.")
-    return frame
+    inside = Path(str(files("cookbook"))) / "shipped"
+    # A wheel carries the folders inside the package; a clone has them beside it.
+    root = inside if inside.is_dir() else inside.parent.parent
+    files_there = [*root.glob("data/*"), *root.glob("deploy/*")]
+    there = {path.name: path for path in sorted(files_there) if path.is_file()}
+    if name not in there:
+        raise FileNotFoundError(f"No shipped file {name!r}; there are: {', '.join(there)}")
+    return there[name]
 
 
 def read_chakraborty(address: str = CHAKRABORTY_2016, timeout: float = 20) -> pd.DataFrame:
     """Fetch the 32,000 real headlines of Chakraborty et al. (2016), to measure on.
-
-    Args:
-        address: Folder that holds `clickbait_data.gz` and `non_clickbait_data.gz`.
-        timeout: Seconds to wait for the server.
 
     Returns:
         Columns `text` and `label` (`clickbait` or `factual`).
@@ -125,16 +65,15 @@ def read_chakraborty(address: str = CHAKRABORTY_2016, timeout: float = 20) -> pd
         try:
             with urllib.request.urlopen(f"{address}/{name}", timeout=timeout) as answer:
                 lines = gzip.decompress(answer.read()).decode("utf-8").splitlines()
-        except (OSError, EOFError, HTTPException, zlib.error) as error:
-            reason = getattr(error, "reason", error)
-            raise ConnectionError(f"{address}/{name} can't be read: {reason}") from None
+        except Exception as error:  # a download breaks off in a dozen ways
+            raise ConnectionError(f"{address}/{name} can't be read: {error}") from None
         texts = [line.strip() for line in lines if line.strip()]
         parts.append(pd.DataFrame({"text": texts, "label": label}))
     return pd.concat(parts, ignore_index=True)
 
 
 def load_splits(
-    source: Source,
+    source: tables.Source,
     *,
     text: str = "text",
     label: str | None = "label",
@@ -147,34 +86,28 @@ def load_splits(
 ) -> DatasetDict:
     """Read texts into train, validation and test; make the splits that are missing.
 
-    Rows whose text isn't a string, or is empty, and rows without a label or without keywords, where
-    such a column is named, are dropped with a warning that counts them; so is a split without any
-    label, such as the test split of a benchmark (-1 in a Hub data set means none). New splits are
-    stratified by label, where there is one. Rows that share a `group` stay in one split, so that
-    two versions of one story can't stand on both sides. The order of the rows and the seed decide
-    alone: the same file gives the same splits on every machine.
+    Rows that can't be used are dropped and counted (see `usable`), so are splits without labels or
+    keywords. New splits are stratified by label. The rows' order and the seed decide alone: the
+    same file gives the same splits everywhere.
 
     Args:
-        source: Path or URL of a CSV, a DataFrame, a `Dataset`, a `DatasetDict`, or the name of a
-            data set on the Hub.
+        source: Any table, several by name, or a data set's name on the Hub; see `tables`.
         text: Column of the texts.
-        label: Column of the labels; None where there is none.
-        keywords: Column of keywords (see `split_keywords` for what a cell may be), for a model that
-            writes them; every cell becomes one string with the keywords separated by ', '.
-        group: Column that ties rows together, or None; empty cells tie nothing.
+        label: Column of the labels (see `label_names`), or None.
+        keywords: Column of keywords, for a model that writes them, or None.
+        group: Column whose equal cells keep rows in one split, or None.
         validation: Share of the rows for validation, where that split is missing.
-        test: Share of the rows for test, where that split is missing.
+        test: The same for test.
         seed: Seed of the split.
-        **options: Passed to `pandas.read_csv` for a CSV, to `datasets.load_dataset` for the Hub.
+        **options: Passed to `tables.read_splits`, for instance `encoding="cp1252"`.
 
     Returns:
-        `DatasetDict` with `train`, `validation`, `test`, and what other splits the source has. The
-        columns are called `text`, `label` (as the Trainer wants it) and `keywords`, whatever they
-        were called.
+        The splits, with columns called `text`, `label` (names; class ids where train had some) and
+        `keywords`.
 
     Raises:
-        ValueError: A column is missing, or nothing is left; says which column or why.
-        ConnectionError: A Hub data set or URL can't be reached.
+        ValueError: A column is missing, a text has several labels, or nothing is left.
+        ConnectionError: A data set of the Hub or an address can't be reached.
 
     Example:
         >>> splits = load_splits(shipped("clickbait_titles.csv"), group="pair")
@@ -183,54 +116,50 @@ def load_splits(
     """
     from datasets import ClassLabel, Dataset, DatasetDict
 
-    wanted = [column for column in (text, label, keywords) if column]
-    loaded = _load(source, text, label, options)
-    if isinstance(loaded, Mapping):
-        named = {_SPLIT_ALIASES.get(str(name), str(name)): part for name, part in loaded.items()}
-        if "train" not in named:
-            if len(named) > 1:
-                raise ValueError(f"There is no 'train' split among {list(named)}.")
-            named = {"train": next(iter(named.values()))}
-    else:
-        named = {"train": loaded}
+    parts = tables.read_splits(source, **options)
+    usual = [name for name in ("validation", "val", "valid", "dev") if name in parts][:1]
+    parts = {"validation" if [name] == usual else name: part for name, part in parts.items()}
+    if len(parts) == 1:
+        parts = {"train": next(iter(parts.values()))}
+    if "train" not in parts:
+        raise ValueError(f"There is no 'train' split among {list(parts)}.")
+    wanted = filter(None, (text, label, keywords, group))
+    tables.require(parts["train"].columns, wanted, "Split 'train'")
+    named = {text: "text", label: "label", keywords: "keywords"}
+    renamed = {old: new for old, new in named.items() if old}
+    columns = chain.from_iterable(part.columns for part in parts.values())
+    renamed |= set_aside(columns, [new for new in renamed.values() if new not in renamed])
+    # Of class ids only the order is kept; another split may have another one.
+    ids = getattr(parts["train"].get(label), "cat", None)
+    frames = {}
+    for name, part in parts.items():
+        targets = filter(None, (label, keywords))
+        lacking = [each for each in targets if each not in part or _is_blank(part[each]).all()]
+        if lacking and name != "train":
+            warnings.warn(f"Dropped split {name!r}: it has nothing in {lacking}.", stacklevel=2)
+        else:
+            part = usable(part, text, label, keywords, f" of split {name!r}")
+            frames[name] = part.rename(columns=renamed)
 
-    classes = None  # names of a Hub data set's class ids, which a DataFrame would lose
-    frames: dict[str, pd.DataFrame] = {}
-    for name, part in named.items():
-        where = f"split {name!r}"
-        if isinstance(part, Dataset):
-            _require(part.column_names, wanted, where)
-            feature = part.features[label] if label else None
-            part = cast(pd.DataFrame, part.to_pandas())
-            if isinstance(feature, ClassLabel):
-                classes = feature
-                part[label] = part[label].where(part[label] >= 0)
-        _require(part.columns, [*wanted, *([group] if group else [])], where)
-        if label and name != "train" and part[label].isna().all():
-            warnings.warn(f"Dropped {where}: it has no labels.", stacklevel=2)
-            continue
-        if keywords:
-            joined = part[keywords].map(lambda cell: ", ".join(split_keywords(cell)) or None)
-            part = part.assign(**{keywords: joined})
-        part = usable(part, text, label, keywords)
-        names = {text: "text", label: "label", keywords: "keywords"}
-        part = _named(part, {old: new for old, new in names.items() if old})
-        if label:  # whole numbers beside a missing one were read as 0.0 and 1.0
-            part = part.assign(label=part["label"].convert_dtypes())
-        frames[name] = part
-
-    missing = {"validation": validation, "test": test}
-    missing = {name: share for name, share in missing.items() if name not in frames}
-    if missing:
-        whole = frames["train"]
-        assigned = assign_splits(whole, "label" if label else None, group, missing, seed)
-        frames |= {name: whole[assigned == name] for name in ("train", *missing)}
-
-    ordered = [*SPLITS, *(name for name in frames if name not in SPLITS)]
-    splits = DatasetDict(
-        {name: Dataset.from_pandas(frames[name], preserve_index=False) for name in ordered}
-    )
-    return splits.cast_column("label", classes) if classes else splits
+    shares = {"validation": validation, "test": test}
+    shares = {name: share for name, share in shares.items() if name not in frames}
+    if shares:
+        whole, ties = frames["train"], renamed.get(group, group) if group else None
+        assigned = assign_splits(whole, "label" if label else None, ties, shares, seed)
+        frames |= {name: whole[assigned == name] for name in ("train", *shares)}
+    try:
+        splits = DatasetDict(
+            {
+                name: Dataset.from_pandas(frames[name], preserve_index=False)
+                for name in dict.fromkeys([*SPLITS, *frames])
+            }
+        )
+    except pa.ArrowException as error:
+        raise ValueError(f"A column holds values of several types: {error}") from None
+    if ids is not None:
+        found = chain(label_names(ids.categories), *(part["label"] for part in frames.values()))
+        splits = splits.cast_column("label", ClassLabel(names=list(dict.fromkeys(found))))
+    return splits
 
 
 def assign_splits(
@@ -242,65 +171,62 @@ def assign_splits(
 ) -> pd.Series:
     """Say for each row which split it goes to; stratified by label, groups kept whole.
 
-    scikit-learn's `train_test_split` knows no groups, and its `StratifiedGroupKFold` promises a
-    rare label to no fold, so this draws groups within each stratum until the split has its share of
-    the rows. A stratum is the set of labels that a group contains; sets too rare to share are drawn
-    from together. A label with too few rows for every split stays in train.
+    Each split gets at least one row of every label, unless small labels would then starve train.
+    Labels that a split lacks are named in a warning; train has them all.
 
     Args:
         frame: The rows.
         label: Column of the labels, or None.
-        group: Column of the groups, or None.
-        shares: Share of the rows per new split, such as `{"validation": 0.1, "test": 0.1}`; what
-            remains is `train`.
+        group: Column of the groups, or None; blank cells tie nothing.
+        shares: Share per new split, such as `{"validation": 0.1, "test": 0.1}`; the rest is train.
         seed: Seed of the draw.
-
-    Returns:
-        A split name per row, aligned with `frame`.
 
     Raises:
         ValueError: The shares leave nothing to train on, or a split would be empty.
     """
-    if any(share <= 0 for share in shares.values()) or sum(shares.values()) >= 1:
+    if min(shares.values()) <= 0 or sum(shares.values()) >= 1:
         raise ValueError(f"Split shares must be positive and leave a rest to train on: {shares}")
-    keys = pd.Series(np.arange(len(frame)).astype(str), index=frame.index).radd("row ")
+    keys = pd.Series(range(len(frame)), frame.index).astype(str)
     if group:
-        alone = frame[group].isna() | (frame[group].astype(str).str.strip() == "")
-        keys = keys.where(alone, frame[group].astype(str).radd("group "))
-    labels = frame[label] if label else pd.Series("", index=frame.index)
-    by_key = labels.astype(str).groupby(keys.to_numpy(), sort=False)
-    sizes = by_key.size()
-    labels_in = by_key.agg(lambda s: "|".join(sorted(set(s))))
-    mixed = by_key.min() != by_key.max()
-    too_rare = labels_in.groupby(labels_in).transform("size") <= len(shares)
-    stratum = labels_in.mask(too_rare & mixed, "rare mixtures")
-    rare = sorted(set(stratum[too_rare & ~mixed]))
-    if rare:
-        warnings.warn(
-            f"Too few rows to split, so all went to train: {', '.join(map(repr, rare))}. "
-            "Scores say nothing about them.",
-            stacklevel=3,
-        )
-    split_of = pd.Series("train", index=sizes.index)
+        keys = keys.where(_is_blank(frame[group]), "group " + frame[group].astype(str))
+    labels = frame[label].astype(str) if label else pd.Series("", frame.index)
+    by_key = labels.groupby(keys.to_numpy(), sort=False)
+    sizes, mixed = by_key.size(), by_key.min() != by_key.max()
+    stratum = by_key.agg(lambda own: "|".join(sorted(set(own))))
+    too_rare = stratum.groupby(stratum).transform("size") <= len(shares)
+    shared = stratum.mask(too_rare & mixed, "rare mixtures")[~too_rare | mixed]
+
+    split_of = pd.Series("train", sizes.index)
     rng = np.random.default_rng(seed)
-    for name, members in stratum.groupby(stratum):
-        if name in rare:
-            continue
-        rows = sizes[members.index].sum()
-        left = {split: max(1, round(share * rows)) for split, share in shares.items()}
+    rows = sizes[shared.index].groupby(shared).sum()
+    quotas: dict[str, pd.Series] = {}
+    for split, share in shares.items():
+        shuffled = rows.sample(frac=1, random_state=seed + len(quotas))
+        exact = share * shuffled.sort_values(ascending=False, kind="stable")
+        quota = exact.round().clip(lower=1)
+        # The smallest go without where one row of each would take too many from train.
+        enough = quota.cumsum() > 1.2 * share * len(frame) + 2
+        quotas[split] = quota.mask(enough & (exact < 1), 0)
+    for name, members in shared.groupby(shared):
+        left = {split: quota[name] for split, quota in quotas.items()} | {"train": np.inf}
         for key in rng.permutation(members.index.to_numpy()):
             # A group goes where at least half of it still fits, else to train.
-            split = next((s for s in left if left[s] >= sizes[key] / 2), None)
-            if split is not None:
-                split_of[key] = split
-                left[split] -= sizes[key]
+            split_of[key] = next(split for split in left if left[split] >= sizes[key] / 2)
+            left[split_of[key]] -= sizes[key]
     assigned = keys.map(split_of)
-    empty = [name for name in ("train", *shares) if not (assigned == name).any()]
-    if empty:
-        raise ValueError(
-            f"Split {empty[0]!r} would be empty: {len(frame)} rows in {len(sizes)} groups are too "
-            "few, or the groups too large. Bring more rows, or pass the splits yourself."
-        )
+    for split in ("train", *shares):
+        lacking = sorted(set(labels) - set(labels[assigned == split]))
+        if not (assigned == split).any():
+            raise ValueError(
+                f"Split {split!r} would be empty: {len(frame)} rows in {len(sizes)} groups are too "
+                "few, the groups too large, or the labels too rare. Bring more rows, or splits."
+            )
+        if lacking:
+            warnings.warn(
+                f"Too few rows to split: {split!r} has none of {len(lacking)} labels "
+                f"({', '.join(lacking[:5])}). Scores there say nothing about them.",
+                stacklevel=3,
+            )
     return assigned
 
 
@@ -309,86 +235,122 @@ def usable(
     text: str = "text",
     label: str | None = "label",
     keywords: str | None = None,
+    where: str = "",
 ) -> pd.DataFrame:
     """Drop rows that can't be used, and warn with their number, reason and first positions.
 
     Args:
         frame: The rows.
         text: Column of the texts.
-        label: Column of the labels; None where there is none.
-        keywords: Column of the keywords; None where there is none.
+        label: Column of the labels, or None.
+        keywords: Column of the keywords, or None.
+        where: Said of the rows in the warning, such as " of split 'test'".
 
     Returns:
-        The rows whose text is a non-empty string and whose label and keywords are there.
+        The others: labels as `label_names`, keywords as one string separated by ', '.
 
     Raises:
-        ValueError: No row is left.
+        ValueError: A column is missing, or no row is left.
 
     Example:
-        >>> import pandas as pd
-        >>> len(usable(pd.DataFrame({"text": ["A title"], "label": ["factual"]})))
+        >>> len(usable(pd.DataFrame({"text": ["A title", ""], "label": ["factual", "factual"]})))
         1
     """
+    tables.require(frame.columns, filter(None, (text, label, keywords)), f"The table{where}")
     is_string = frame[text].map(lambda value: isinstance(value, str)).astype(bool)
-    is_blank = is_string & (frame[text].where(is_string, "x").astype(str).str.strip() == "")
-    reasons = {f"{text!r} is not a string": ~is_string, f"{text!r} is empty": is_blank}
-    if label is not None:
-        reasons["without a label"] = is_string & ~is_blank & frame[label].isna()
-    if keywords is not None:
-        none = ~frame[keywords].map(lambda cell: bool(split_keywords(cell))).astype(bool)
-        reasons["without keywords"] = is_string & ~is_blank & none
-    bad = np.logical_or.reduce(list(reasons.values()))
-    if not bad.any():
+    bad = {f"where {text!r} is not a string": ~is_string}
+    bad[f"where {text!r} is empty"] = _is_blank(frame[text])
+    if label:
+        frame = frame.assign(**{label: label_names(frame[label], where)})
+        bad["without a label"] = frame[label].isna()
+    if keywords:
+        cells = [join_keywords(cell) or None for cell in frame[keywords]]
+        frame = frame.assign(**{keywords: pd.Series(cells, frame.index, dtype=object)})
+        bad["without keywords"] = frame[keywords].isna()
+    reasons = pd.Series(np.select(list(bad.values()), list(bad), ""))
+    dropped = reasons[reasons != ""]
+    if dropped.empty:
         return frame
-    details = "; ".join(
-        f"{mask.sum()} {'' if reason.startswith('without') else 'where '}{reason}"
-        for reason, mask in reasons.items()
-        if mask.any()
-    )
-    where = ", ".join(map(str, np.flatnonzero(bad)[:5]))
-    message = f"{bad.sum()} of {len(frame)} rows: {details} (first at rows {where})."
-    if bad.all():
+    counts = "; ".join(f"{n} {why}" for why, n in dropped.value_counts(sort=False).items())
+    first = ", ".join(map(str, dropped.index[:5]))
+    message = f"{len(dropped)} of {len(frame)} rows{where}: {counts} (first at rows {first})."
+    if len(dropped) == len(frame):
         raise ValueError(f"No usable row is left. Dropped {message}")
-    warnings.warn(f"Dropped {message}", stacklevel=2)
-    return frame[~bad]
+    warnings.warn(f"Dropped {message}", stacklevel=3 if where else 2)
+    return frame[(reasons == "").to_numpy()]
 
 
-def split_keywords(cell: object, unique: bool = True) -> list[str]:
-    """Turn a cell of keywords into a list, whatever way they are written down.
+def label_names(values: Iterable[Any], where: str = "") -> pd.Series:
+    """Turn labels of any type into names, the same ones from a file and from a table in memory.
 
-    A string separated by commas, semicolons or line breaks; a list, also one that a CSV holds as
-    text (`"['Go', 'Redis']"`); nothing. The first of repeated keywords stays (case apart).
+    A name is what stands in a CSV, without white space around it; 1.0 is '1'. Spellings that become
+    one name are named in a warning.
 
     Args:
-        cell: What a column of keywords holds in one row, or what a model wrote.
-        unique: False keeps repeated and empty keywords too, to check what was written.
+        values: Labels; a list of one counts as that one.
+        where: Said of a row in an error, such as " of split 'test'".
 
     Returns:
-        The keywords in their order, without white space around them; empty where there are none.
+        A string for each, or None where there is no label.
+
+    Raises:
+        ValueError: A row has several labels.
 
     Example:
-        >>> split_keywords("Go; Redis;go"), split_keywords("['Go', 'C++']"), split_keywords(None)
-        (['Go', 'Redis'], ['Go', 'C++'], [])
+        >>> label_names([True, 2.0, "news ", " ", None]).tolist()
+        ['True', '2', 'news', None, None]
     """
-    if isinstance(cell, str):
-        if cell.strip().startswith("[") and cell.strip().endswith("]"):
-            try:  # an array written to a CSV has no commas: "['Go' 'Redis']"
-                listed = re.sub(r"(?<=['\"])\s+(?=['\"])", ", ", cell.strip())
-                return split_keywords(ast.literal_eval(listed), unique)
-            except (ValueError, SyntaxError):
-                pass  # no list after all
-        parts = re.split(r"[,;\n]", cell)
-    elif isinstance(cell, (list, tuple, np.ndarray)):
-        parts = [part.replace(",", " ") for part in cell if isinstance(part, str)]
-    else:
-        parts = []
-    parts = [" ".join(part.split()) for part in parts]
-    if not unique:
-        return parts
-    kept: dict[str, str] = {}
-    for part in filter(None, parts):
-        kept.setdefault(part.casefold(), part)
-    return list(kept.values())
+    cells = pd.Series(values).astype(object)
+    names: list[str | None] = []
+    for row, cell in enumerate(cells):
+        found = list(dict.fromkeys(_names_in(cell)))
+        if len(found) > 1:
+            raise ValueError(
+                f"Row {row}{where} has several labels, {found}; a classifier gives a text one. "
+                "Keep one a row, or make a column of each."
+            )
+        names.append(found[0] if found else None)
+    spelt = {cell: name for cell, name in zip(cells, names, strict=True) if isinstance(cell, str)}
+    if alike := [name for name, n in Counter(spelt.values()).items() if name and n > 1]:
+        told = f"Spellings{where} that differ in white space or '.0' are one label: {alike[:5]}"
+        warnings.warn(told, stacklevel=2)
+    return pd.Series(names, cells.index, dtype=object)
+
+
+def doubtful_labels(names: Iterable[str]) -> list[str]:
+    """Say which labels look like one, and which look like several, joined.
+
+    Example:
+        >>> doubtful_labels(["news", "News", "sport", "news|sport"])[0]
+        "['news', 'News'] differ in case only"
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(fold(name), []).append(name)
+    told = [f"{each} differ in case only" for each in alike.values() if len(each) > 1]
+    parts = {name: {part.strip() for part in re.split(r"[|;,/+&]", name)} - {""} for name in alike}
+    often = Counter(chain.from_iterable(parts.values()))
+    joined = [
+        name for name, own in parts.items() if len(own) > 1 and all(often[part] > 1 for part in own)
+    ]
+    if joined:
+        some = [alike[name][0] for name in joined[:5]]
+        told.append(f"{some} join others, though here a text has one")
+    return told
+
+
+def set_aside(columns: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """Name anew the user's columns that are in the way of ours, with a warning.
+
+    Example:
+        >>> set_aside(["title", "text"], ["label"])
+        {}
+    """
+    columns = set(columns)
+    renamed = {n: tables.free_name(f"{n}_original", columns) for n in taken if n in columns}
+    if renamed:
+        warnings.warn(f"Columns in the way of ours have new names: {renamed}", stacklevel=3)
+    return renamed
 
 
 def show_samples(
@@ -402,59 +364,26 @@ def show_samples(
         label: Column of the labels; names are shown for class ids.
         seed: Seed of the draw.
 
-    Returns:
-        Up to `n` rows per label, sorted by label.
-
     Example:
-        >>> import pandas as pd
         >>> len(show_samples(pd.DataFrame({"text": list("abcd"), "label": list("xxyy")}), n=1))
         2
     """
-    if isinstance(rows, pd.DataFrame):
-        frame = rows
-    else:
-        frame = cast(pd.DataFrame, rows.to_pandas())
-        if hasattr(rows.features[label], "int2str"):
-            frame[label] = rows.features[label].int2str(frame[label].tolist())
-    shuffled = frame.sample(frac=1, random_state=seed)
-    return (
-        shuffled.groupby(label, sort=True)
-        .head(n)
-        .sort_values(label, kind="stable")
-        .reset_index(drop=True)
-    )
+    frame = tables.read(rows, [label])
+    frame = frame.assign(**{label: label_names(frame[label])})
+    drawn = frame.sample(frac=1, random_state=seed).groupby(label).head(n)
+    return drawn.sort_values(label, kind="stable").reset_index(drop=True)
 
 
-def _load(
-    source: Source, text: str, label: str | None, options: dict[str, Any]
-) -> pd.DataFrame | Dataset | DatasetDict:
-    if not isinstance(source, (str, Path)):
-        return source
-    name = str(source)
-    if Path(name).exists() or ".csv" in name or name.startswith(("http://", "https://")):
-        return read_csv(source, text, label, **options)
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(name, **options)
-    except Exception as error:  # the client raises a dozen kinds; each means: not to be had
-        raise ConnectionError(
-            f"{name!r} is no file here, and it couldn't be loaded from the Hugging Face Hub: is "
-            "the name right, the internet there, and access granted (hf auth login)? "
-            f"{type(error).__name__}: {error}"
-        ) from error
+def _is_blank(cells: pd.Series) -> pd.Series:
+    return cells.isna() | cells.astype(str).str.strip().isin(["", "[]"])
 
 
-def _named(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """Rename columns; one that already bears a new name gives way."""
-    in_the_way = [new for old, new in names.items() if old != new and new in frame.columns]
-    return frame.drop(columns=in_the_way).rename(columns=dict(names))
-
-
-def _require(columns: Any, wanted: list[Hashable] | list[str], where: Any) -> None:
-    absent = [column for column in wanted if column not in columns]
-    if absent:
-        raise ValueError(
-            f"{where} has no column {', '.join(map(repr, absent))}; it has: "
-            f"{', '.join(map(repr, columns))}. Name yours with text=, label=, keywords= or group=."
-        )
+def _names_in(cell: Any) -> Iterator[str]:
+    """Yield the label names in a cell: one, none, or those of a list, also one written as text."""
+    if isinstance(cell, str) and re.fullmatch(r"\s*\[(.*['\",].*)?\]\s*", cell, re.DOTALL):
+        cell = split_keywords(cell) or cell.strip()[1:-1].split(",")
+    if pd.api.types.is_list_like(cell):
+        yield from chain.from_iterable(map(_names_in, cell))
+    elif not pd.isna(cell):
+        name = unicodedata.normalize("NFC", " ".join(str(cell).split()))
+        yield from filter(None, [re.sub(r"^(-?\d+)\.0$", r"\1", name)])

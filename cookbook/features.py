@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cookbook.data import set_aside
+
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase
+
+# Models that count positions from the pad token's id on, so that as many fewer can be used.
+_FROM_PAD = re.compile("camembert|data2vec-text|esm|longformer|luke|mpnet|xmod|(xlm-)?roberta.*")
+# What models call their inputs: the Trainer would hand over a column of such a name.
+_INPUTS = re.compile(r"labels|(label|position|token_type|decoder_input)_ids|\w+_(embeds|mask)")
+
+
+def usable_length(tokenizer: PreTrainedTokenizerBase, config: Any = None) -> int | None:
+    """Return how many tokens a model takes at most; None where nothing states a limit.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        config: The model's configuration, `model.config`.
+
+    Example:
+        >>> from transformers import PreTrainedTokenizerFast, RobertaConfig
+        >>> from tokenizers import Tokenizer, models
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+        >>> usable_length(tokenizer, RobertaConfig(max_position_embeddings=514))
+        512
+    """
+    limits = [tokenizer.model_max_length]
+    for name in ("max_position_embeddings", "max_encoder_position_embeddings", "n_positions"):
+        if limit := getattr(config, name, None):
+            unused = config.pad_token_id + 1 if _FROM_PAD.fullmatch(config.model_type) else 0
+            limits.append(limit - unused)
+    # No limit is 1e30 in a tokenizer, and -1 in the configuration of XLNet.
+    return min((int(limit) for limit in limits if 0 < limit < 1e6), default=None)
 
 
 def tokenize(
@@ -20,33 +52,28 @@ def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     text: str = "text",
     max_length: int | None = None,
+    config: Any = None,
 ) -> DatasetDict:
-    """Add `input_ids`, `attention_mask` and `length` to every split, without padding.
+    """Add `input_ids`, `attention_mask` and `length` (tokens) to every split, without padding.
 
-    Padding is the collator's work, batch by batch (`DataCollatorWithPadding`): padded here, every
-    title would cost as much as the longest.
+    Padding is the collator's work, batch by batch. Columns that the Trainer would take for inputs
+    get another name, with a warning; texts that are cut are counted in one.
 
     Args:
         splits: Splits with a column of texts.
-        tokenizer: A fast tokenizer.
+        tokenizer: The model's tokenizer.
         text: Column of the texts.
-        max_length: Tokens at most; None for what the model takes.
-
-    Returns:
-        The splits with `input_ids` and `attention_mask` (a list of ints per row) and `length` (the
-        number of tokens, by which the Trainer groups its batches). Other columns stay.
+        max_length: Tokens at most; None for what `usable_length` says.
+        config: `model.config`, for a tokenizer that states no limit or too high a one.
 
     Raises:
         ValueError: A text is no string; names split and row.
-
-    Warns:
-        UserWarning: Texts were cut, with their number and the tokens lost.
     """
-    from datasets import DatasetDict
-
-    return DatasetDict(
-        {name: _tokenize(part, name, tokenizer, text, max_length) for name, part in splits.items()}
-    )
+    limit = max_length or usable_length(tokenizer, config)
+    made = {}
+    for name, part in splits.items():  # no comprehension: warnings count the calls between
+        made[name] = _inputs(part, name, tokenizer, text, limit)
+    return _add(splits, made)
 
 
 def tokenize_seq2seq(
@@ -57,115 +84,96 @@ def tokenize_seq2seq(
     max_length: int | None = None,
     max_target_length: int | None = None,
     decoder_start_token_id: int | None = None,
+    config: Any = None,
 ) -> DatasetDict:
-    """Add what a seq2seq model trains on: the tokens of the text, and those of what to write.
+    """Add what a seq2seq model trains on: beside the inputs of `tokenize`, what it is to write.
 
-    No padding: `DataCollatorForSeq2Seq` pads each batch, the labels with -100, which the loss
-    ignores.
+    That is `labels` and `target_length`, without padding too: `DataCollatorForSeq2Seq` pads.
 
     Args:
         splits: Splits with a column of texts and one of targets.
-        tokenizer: A fast tokenizer.
-        target: Column of what the model is to write, such as `keywords`, `topic` or `summary`; one
-            string per row.
+        tokenizer: The model's tokenizer.
+        target: Column of what the model is to write; one string per row.
         text: Column of the texts.
-        max_length: Tokens of a text at most; None for what the tokenizer allows. The model's own
-            limit is `model.config.max_position_embeddings`, 1,024 for BART.
+        max_length: Tokens of a text at most; None for what `usable_length` says.
         max_target_length: The same for the targets.
-        decoder_start_token_id: That of `model.config`. A target that begins with this token loses
-            it: the decoder is given it anyway, and would have to write it a second time.
-
-    Returns:
-        The splits with `input_ids`, `attention_mask`, `labels` (a list of ints per row), `length`
-        and `target_length` (tokens). Other columns stay.
+        decoder_start_token_id: That of `model.config`. Targets that begin with this token lose it:
+            the decoder is given it anyway.
+        config: `model.config`, for a tokenizer that states no limit or too high a one.
 
     Raises:
-        ValueError: A text or target is no string, or a target is empty; names split and row. Or
-            the tokenizer has no pad token; says what to set.
-
-    Warns:
-        UserWarning: Texts or targets were cut, with their number and the tokens lost.
+        ValueError: A text or target is no string or empty, or the tokenizer has no pad token.
     """
-    from datasets import DatasetDict
-
     if tokenizer.pad_token_id is None:
         raise ValueError(
             "The tokenizer has no pad token, which batches need. Set tokenizer.pad_token = "
             "tokenizer.eos_token, and model.config.pad_token_id = tokenizer.pad_token_id."
         )
-    prepared = DatasetDict()
+    usable = usable_length(tokenizer, config)
+    made = {}
     for name, part in splits.items():
-        for row, value in enumerate(part[target][:]):
-            if isinstance(value, str) and not value.strip():
-                raise ValueError(f"Row {row} of split {name!r}: {target!r} is empty.")
-        ids, lengths = _encode(part, name, tokenizer, target, max_target_length, is_target=True)
-        starts = pc.list_element(ids, 0).to_numpy() if len(ids) else np.array([])
-        if len(starts) and (starts == decoder_start_token_id).all():
-            ids, lengths = pc.list_slice(ids, 1), lengths - 1
-        others = part.remove_columns({"labels", "target_length"} & set(part.column_names))
-        prepared[name] = _add(others, {"labels": ids, "target_length": pa.array(lengths)})
-    return tokenize(prepared, tokenizer, text, max_length)
+        ids = _encode(part, name, tokenizer, target, max_target_length or usable, "text_target")
+        if set(pc.list_element(ids, 0).to_pylist()) == {decoder_start_token_id}:
+            ids = pc.list_slice(ids, 1)
+        targets = {"labels": ids, "target_length": pc.list_value_length(ids)}
+        made[name] = _inputs(part, name, tokenizer, text, max_length or usable) | targets
+    return _add(splits, made)
 
 
-def _tokenize(
+def _inputs(
     part: Dataset, split: str, tokenizer: PreTrainedTokenizerBase, text: str, limit: int | None
-) -> Dataset:
-    input_ids, lengths = _encode(part, split, tokenizer, text, limit)
-    ones = np.ones(len(input_ids.values), dtype=np.int8)
-    columns = {
-        "input_ids": input_ids,
-        "attention_mask": pa.ListArray.from_arrays(input_ids.offsets, ones),
-        "length": pa.array(lengths),
-    }
-    return _add(part.remove_columns(columns.keys() & set(part.column_names)), columns)
+) -> dict[str, pa.Array]:
+    ids = _encode(part, split, tokenizer, text, limit)
+    ones = pa.ListArray.from_arrays(ids.offsets, np.ones(len(ids.values), dtype=np.int8))
+    return {"input_ids": ids, "attention_mask": ones, "length": pc.list_value_length(ids)}
 
 
 def _encode(
-    part: Dataset,
-    split: str,
-    tokenizer: PreTrainedTokenizerBase,
-    column: str,
-    limit: int | None,
-    is_target: bool = False,
-) -> tuple[pa.ListArray, np.ndarray]:
-    """Return the token ids of a column, cut at the limit, and their number per row."""
-    texts = part[column][:]
+    part: Dataset, split: str, tokenizer: Any, column: str, limit: int | None, side: str = "text"
+) -> pa.ListArray:
+    """Return the token ids of a column, cut at the limit."""
+    texts, what = part[column][:], side.removeprefix("text_")
     for row, value in enumerate(texts):
-        if not isinstance(value, str):
-            raise ValueError(f"Row {row} of split {split!r}: {value!r} in {column!r} is no text.")
-
-    def encode(some: list[str], **options: Any) -> list[list[int]]:
-        given = {"text_target": some} if is_target else {"text": some}
-        ids = tokenizer(
-            **given, return_attention_mask=False, return_token_type_ids=False, **options
-        )["input_ids"]
-        return cast("list[list[int]]", ids)
-
-    # Some tokenizers state no limit, which transformers expresses as 1e30.
-    if limit is None and tokenizer.model_max_length < 1e6:
-        limit = tokenizer.model_max_length
+        if not isinstance(value, str) or (what == "target" and not value.strip()):
+            raise ValueError(f"Row {row} of split {split!r}: {value!r} in {column!r} is no {what}.")
+    options: Any = {"return_attention_mask": False, "return_token_type_ids": False}
     # Cut afterwards instead of in the tokenizer, which doesn't tell what it has cut.
-    input_ids = encode(texts, verbose=False)
-    lengths = np.array([len(ids) for ids in input_ids], dtype=np.int32)
+    tokens = tokenizer(**{side: texts}, verbose=False, **options)["input_ids"]
+    lengths = np.array(list(map(len, tokens)), dtype=np.int32)
+    if not lengths.all():  # a batch of such rows would end the training
+        row = int(lengths.argmin())
+        raise ValueError(f"Row {row} of split {split!r}: {texts[row]!r} has no token.")
     if limit is not None and (cut := np.flatnonzero(lengths > limit)).size:
-        what = "target" if is_target else "text"
         warnings.warn(
             f"{cut.size} of {len(texts)} {what}s in split {split!r} are longer than {limit} tokens "
             f"and were cut: {lengths[cut].sum() - cut.size * limit:,} of {lengths.sum():,} tokens "
             f"are lost, the longest {what} has {lengths.max():,} (row {lengths.argmax()}).",
-            stacklevel=5,
+            stacklevel=4,
         )
-        shorter = encode([texts[i] for i in cut], truncation=True, max_length=limit)
-        for i, ids in zip(cut, shorter, strict=True):
-            input_ids[i] = ids
-        lengths = np.array([len(ids) for ids in input_ids], dtype=np.int32)
+        options |= {side: [texts[i] for i in cut], "truncation": True, "max_length": limit}
+        for i, ids in zip(cut, tokenizer(**options)["input_ids"], strict=True):
+            tokens[i] = ids
     # Arrow arrays straight from the flat tokens: several times faster than a map over rows.
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    flat = np.fromiter(chain.from_iterable(input_ids), dtype=np.int32, count=int(offsets[-1]))
-    return pa.ListArray.from_arrays(offsets, flat), lengths
+    offsets = np.cumsum([0, *map(len, tokens)], dtype=np.int32)
+    flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int32, count=int(offsets[-1]))
+    return pa.ListArray.from_arrays(offsets, flat)
 
 
-def _add(part: Dataset, columns: dict[str, Any]) -> Dataset:
-    from datasets import Dataset, concatenate_datasets
+def _add(splits: DatasetDict, made: Mapping[str, dict[str, pa.Array]]) -> DatasetDict:
+    """Put columns beside the others; of those in the way, ours go and the user's are renamed."""
+    from datasets import Dataset, DatasetDict, concatenate_datasets
 
-    return concatenate_datasets([part, Dataset(pa.table(columns))], axis=1)
+    new = set(next(iter(made.values())))
+    there = set(chain.from_iterable(splits.column_names.values()))
+    ours = new if {"input_ids", "length"} <= there else set()
+    # The collator for seq2seq takes 'label' for the labels, where there is one.
+    in_the_way = {"label", *new} if "labels" in new else new
+    in_the_way = in_the_way.union(filter(_INPUTS.fullmatch, there))
+    renamed = set_aside(there - ours, sorted(in_the_way - ours))
+    result = DatasetDict()
+    for name, part in splits.items():
+        part = part.remove_columns(ours & set(part.column_names))
+        names = {old: new for old, new in renamed.items() if old in part.column_names}
+        columns = [part.rename_columns(names), Dataset(pa.table(made[name]))]
+        result[name] = concatenate_datasets(columns, axis=1)
+    return result

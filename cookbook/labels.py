@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, DatasetDict
+
+from cookbook.data import doubtful_labels, label_names
+
+if TYPE_CHECKING:  # datasets takes a second to import
+    from datasets import ClassLabel, Dataset, DatasetDict
 
 # Names that figures ("f1_macro") and columns of answers have beside those of the labels.
 _RESERVED = {"macro", "weighted", "text", "label", "score"}
@@ -19,8 +24,8 @@ def encode_labels(
 ) -> DatasetDict:
     """Turn the label column of every split into class ids that remember their names.
 
-    The ids follow the sorted names of the train split (numbers in numerical order), so they stay
-    the same from run to run and from machine to machine.
+    Labels are matched by name (see `data.label_names`), never by id. The ids follow train's, or
+    else its sorted names, numbers by their size.
 
     Args:
         splits: Splits with at least `train`.
@@ -28,94 +33,108 @@ def encode_labels(
         names: Names in the order of their ids, to keep those of an earlier model.
 
     Returns:
-        The splits, with the column `label` (the name that the Trainer looks for) as a
-        `datasets.ClassLabel` (int64 ids).
+        The splits, with the column `label`, as the Trainer wants it, as a `datasets.ClassLabel`.
 
     Raises:
-        ValueError: Train has one label only; a row has none; another split has a label that train
-            never had; `names` lack a label of train; or a label is called like a figure or column.
+        ValueError: Train has one label only, a row has none, a split has one that train or `names`
+            lack, or one is called like a figure.
 
     Example:
-        >>> from datasets import Dataset
+        >>> from datasets import Dataset, DatasetDict
         >>> splits = DatasetDict(train=Dataset.from_dict({"text": ["a", "b"], "label": ["x", "y"]}))
         >>> encode_labels(splits)["train"]["label"][:]
         [0, 1]
     """
-    feature = splits["train"].features[label]
-    if isinstance(feature, ClassLabel):
-        names = names or feature.names
-        splits = DatasetDict({name: _decoded(part, label) for name, part in splits.items()})
-    # Arrow writes labels out the same way here and below, be they numbers, booleans or text.
-    train = pc.cast(splits["train"].with_format("arrow")[label].combine_chunks(), pa.string())
-    present = [value for value in pc.unique(train).to_pylist() if value is not None]
+    from datasets import ClassLabel, DatasetDict
+
+    columns = {name: _names_in(part, label, name) for name, part in splits.items()}
+    present = list(columns["train"].dropna().unique())
     if len(present) < 2:
         raise ValueError(
             f"Column {label!r} of split 'train' has one label only, {present}: a classifier needs "
             "at least two."
         )
-    class_label = ClassLabel(names=list(map(str, names or sorted(present, key=_sort_key))))
-    if unknown := sorted(set(present) - set(class_label.names)):
-        raise ValueError(
-            f"Split 'train' has labels that are not among names={class_label.names}: {unknown}"
-        )
-    if taken := sorted(_RESERVED & set(class_label.names)):
+    names = names or getattr(splits["train"].features[label], "names", None) or _in_order(present)
+    ids = ClassLabel(names=label_names(names).tolist())
+    if taken := sorted(_RESERVED & set(ids.names)):
         raise ValueError(f"Labels can't be called {taken}: figures or columns have those names.")
+    for told in doubtful_labels(ids.names):
+        warnings.warn(f"Labels {told}. Correct them, unless that is meant.", stacklevel=2)
 
     encoded = DatasetDict()
     for split, part in splits.items():
-        column = pc.cast(part.with_format("arrow")[label], pa.string())
-        unseen = pc.invert(pc.is_in(column, pa.array(present, pa.string())))
-        if pc.any(unseen).as_py():
-            unknown = pc.unique(column.filter(unseen)).to_pylist()
-            rows = pc.indices_nonzero(unseen).to_pylist()
+        unseen = columns[split][~columns[split].isin(set(present) & set(ids.names))]
+        if len(unseen):
             raise ValueError(
-                f"Split {split!r} has {len(rows)} rows with labels that 'train' doesn't have: "
-                f"{unknown[:5]} (first at rows {rows[:5]}). Correct or drop them, or add such rows "
-                "to 'train'."
+                f"Split {split!r} has {len(unseen)} rows with labels that 'train' or `names` lack: "
+                f"{unseen.unique().tolist()[:5]} (first at rows {unseen.index[:5].tolist()}). "
+                "Correct or drop them, or add such rows to 'train'."
             )
-        # One look-up over the whole column, not one call per row.
-        ids = pc.index_in(column, pa.array(class_label.names, pa.string()))
         others = part.remove_columns({label, "label"} & set(part.column_names))
-        encoded[split] = others.add_column(
-            "label", ids.cast(pa.int64()).combine_chunks(), feature=class_label
-        )
+        column = pa.array(map(ids.str2int, columns[split]), pa.int64())
+        encoded[split] = others.add_column("label", column, feature=ids)
     return encoded
 
 
 def label_maps(splits: DatasetDict) -> dict[str, Any]:
     """Return what `from_pretrained` needs for the model to answer with names, never `LABEL_0`.
 
-    Args:
-        splits: Splits as `encode_labels` returns them.
+    To be passed on with `**`. A base model that was fine-tuned before, for other labels or several
+    a text, gets a new head.
 
-    Returns:
-        `{"id2label": {0: name, …}, "label2id": {name: 0, …}}`, to be passed on with `**`.
+    Raises:
+        ValueError: There are no class ids yet.
 
     Example:
-        >>> from datasets import Dataset
+        >>> from datasets import Dataset, DatasetDict
         >>> splits = DatasetDict(train=Dataset.from_dict({"text": ["a", "b"], "label": ["x", "y"]}))
-        >>> label_maps(encode_labels(splits))
-        {'id2label': {0: 'x', 1: 'y'}, 'label2id': {'x': 0, 'y': 1}}
+        >>> label_maps(encode_labels(splits))["id2label"]
+        {0: 'x', 1: 'y'}
     """
     feature = splits["train"].features.get("label")
-    if not isinstance(feature, ClassLabel):
+    if not hasattr(feature, "int2str"):
         raise ValueError("There are no class ids yet: call encode_labels first.")
     id2label = dict(enumerate(feature.names))
-    return {"id2label": id2label, "label2id": {name: i for i, name in id2label.items()}}
+    return {
+        "id2label": id2label,
+        "label2id": {name: i for i, name in id2label.items()},
+        "problem_type": "single_label_classification",
+        "ignore_mismatched_sizes": True,
+    }
 
 
-def _decoded(part: Dataset, label: str) -> Dataset:
-    """Replace class ids by their names; -1, which stands for no label, by None."""
-    names = part.features[label].names
-    ids = part.with_format("arrow")[label].combine_chunks()
-    ids = pc.if_else(pc.less(ids, 0), None, ids)
-    return part.remove_columns(label).add_column(label, pa.array(names, pa.string()).take(ids))
+def names_of(
+    ids: Iterable[int | None], names: ClassLabel | Mapping[Any, Any] | Sequence[Any]
+) -> list[str | None]:
+    """Return the names of class ids; None where there is no label (None or -1).
+
+    Args:
+        ids: Class ids.
+        names: A `ClassLabel`, the `id2label` of a model, or names in the order of their ids.
+
+    Raises:
+        ValueError: An id has no name.
+
+    Example:
+        >>> names_of([1, 0, -1], {"0": 1, "1": 2})
+        ['2', '1', None]
+    """
+    names = getattr(names, "names", names)
+    known = names if isinstance(names, Mapping) else dict(enumerate(names))
+    name_of = {int(i): str(name) for i, name in known.items()} | {-1: None}
+    whole = pd.Series(ids, dtype="Int64").fillna(-1).tolist()
+    if unknown := sorted(set(whole) - set(name_of)):
+        raise ValueError(f"Class ids {unknown[:5]} have no name; there are: {known}")
+    return [name_of[i] for i in whole]
 
 
-def _sort_key(value: str) -> tuple[bool, float, str]:
-    # '2' before '10', and numbers before words.
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.inf
-    return (not math.isfinite(number), number if math.isfinite(number) else 0, value)
+def _names_in(part: Dataset, label: str, split: str) -> pd.Series:
+    values, feature = part[label][:], part.features[label]
+    values = names_of(values, feature) if hasattr(feature, "int2str") else values
+    return label_names(values, f" of split {split!r}")
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Sort '2' before '10', and numbers before words."""
+    number = partial(pd.to_numeric, errors="coerce")
+    return pd.Series(sorted(names)).sort_values(key=number, kind="stable").tolist()

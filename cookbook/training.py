@@ -6,38 +6,31 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
+from cookbook.tables import write_atomically
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # What makes a run another run; everything else may change between a kill and its resumption.
-_IDENTITY = (
-    "seed",
-    "data_seed",
-    "num_train_epochs",
-    "max_steps",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "label_smoothing_factor",
-    "optim",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "train_sampling_strategy",
-    "bf16",
-    "fp16",
+_IDENTITY = re.compile(
+    "seed|data_seed|num_train_epochs|max_steps|learning_rate|lr_scheduler_type|warmup_steps|optim|"
+    "weight_decay|label_smoothing_factor|per_device_train_batch_size|gradient_accumulation_steps|"
+    "train_sampling_strategy|bf16|fp16"
 )
 
 
@@ -45,9 +38,7 @@ def mixed_precision() -> str:
     """Say which mixed precision pays on this machine: `"fp16"`, `"bf16"` or `"no"`.
 
     bf16 on GPUs that compute in it (compute capability 8 and up) and on CPUs with AMX, fp16 on
-    older GPUs with tensor cores (a T4 has no bf16), none elsewhere. A CPU without bf16 instructions
-    only emulates it. With AVX512-BF16 alone MiniLM trained 1.3 times and a small BART 1.7 times as
-    slowly as in fp32, and classified 0.75 times as fast (two cores of an Intel Xeon, torch 2.13).
+    older GPUs with tensor cores (a T4), none elsewhere: with less, a CPU is slower in bf16.
 
     Example:
         >>> mixed_precision() in ("fp16", "bf16", "no")
@@ -56,8 +47,6 @@ def mixed_precision() -> str:
     if torch.cuda.is_available():
         major = torch.cuda.get_device_capability()[0]
         return "bf16" if major >= 8 else "fp16" if major == 7 else "no"
-    if torch.backends.mps.is_available():
-        return "no"
     # torch has no public question for this yet; an older torch without it means no.
     return "bf16" if getattr(torch.cpu, "_is_amx_tile_supported", bool)() else "no"
 
@@ -96,25 +85,16 @@ def training_arguments(
 ) -> TrainingArguments:
     """Return plain `TrainingArguments` with defaults for a small model on small hardware.
 
-    Mixed precision as the hardware has it, batches of like length (padding costs as much as text),
-    warm-up over the first tenth of the run (the 500 steps common in tutorials can be longer than a
-    run on a few thousand titles), evaluation and a checkpoint every epoch, the best one by `metric`
-    loaded at the end.
-
-    With batches of like length, the Trainer reads the evaluation rows in that order too:
-    `trainer.evaluate` is right, but the rows of `trainer.predict(...).predictions` are not in the
-    order of the data set. For answers row by row use `cookbook.inference.classify`.
+    Mixed precision as the hardware has it, batches of like length, the best of each epoch's
+    checkpoints loaded at the end. `trainer.predict` answers in another order than the rows': use
+    `cookbook.inference.classify`.
 
     Args:
         output_dir: Folder for checkpoints.
-        batch_size: Rows per optimizer step over all devices, 32 as in the article. What doesn't fit
-            on the devices at once is accumulated.
-        per_device_batch_size: Rows on one device at once; None for as many as `batch_size` allows.
-        metric: What picks the best checkpoint; higher is better, except for a loss.
-        **settings: Any other field of `TrainingArguments`; wins over the defaults above.
-
-    Returns:
-        The arguments, for a `Trainer`.
+        batch_size: Rows per optimizer step over all devices; what doesn't fit is accumulated.
+        per_device_batch_size: Rows on one device at once; None for as many as that allows.
+        metric: What picks the best checkpoint.
+        **settings: Any other field of `TrainingArguments`.
 
     Raises:
         ValueError: `batch_size` isn't a multiple of what the devices take at once.
@@ -136,27 +116,17 @@ def seq2seq_arguments(
     metric: str = "f1@M",
     **settings: Any,
 ) -> Seq2SeqTrainingArguments:
-    """Return plain `Seq2SeqTrainingArguments`, with the defaults of `training_arguments`.
+    """Return plain `Seq2SeqTrainingArguments`, as `training_arguments` does.
 
-    Beyond those, what is evaluated is what the model writes (`predict_with_generate`), and the
-    texts reach `compute_metrics` (`metrics.compute_keyphrase_metrics` needs them). Generation takes
-    the model's own `generation_config`; its cache is on, though the Trainer switches it off to
-    train.
+    Beyond that, what the model writes is evaluated, after its own `generation_config`, and the
+    texts reach `compute_metrics` (`metrics.compute_keyphrase_metrics` needs them).
 
     Args:
         output_dir: Folder for checkpoints.
-        batch_size: Rows per optimizer step over all devices; 64 as in the article, which
-            accumulates 16 batches of 4 on a T4.
-        per_device_batch_size: Rows on one device at once; None for as many as `batch_size` allows.
-        metric: What picks the best checkpoint; higher is better, except for a loss.
-        **settings: Any other field of `Seq2SeqTrainingArguments`; wins over the defaults, for
-            instance `gradient_checkpointing=True` where memory is short.
-
-    Returns:
-        The arguments, for a `Seq2SeqTrainer`.
-
-    Raises:
-        ValueError: `batch_size` isn't a multiple of what the devices take at once.
+        batch_size: Rows per optimizer step over all devices.
+        per_device_batch_size: Rows on one device at once.
+        metric: What picks the best checkpoint.
+        **settings: Any other field, for instance `gradient_checkpointing=True`.
 
     Example:
         >>> args = seq2seq_arguments("out", per_device_batch_size=4)
@@ -182,15 +152,11 @@ def memory_estimate(
 ) -> pd.Series:
     """Work out on paper what fine-tuning an encoder-decoder takes of a GPU's memory.
 
-    Weights, gradients and the two moments of AdamW in fp32, 4 bytes each (mixed precision keeps
-    them so); with `half` a 2-byte copy of the weights for the computation. Activations per layer
-    after Korthikanti et al. 2022 (https://arxiv.org/abs/2205.05198), equation 2: 34sbh + 5as²b
-    bytes in half precision; a decoder layer has the cross-attention on top, counted as half a layer
-    more. The logits are kept three times in fp32: as such, as log-probabilities, as gradient. What
-    CUDA itself and fragmentation take, about 1 GB, comes on top.
+    AdamW in fp32; activations after Korthikanti et al. 2022 (https://arxiv.org/abs/2205.05198),
+    equation 2, cross-attention as half a layer more. CUDA itself takes about 1 GB on top.
 
     Args:
-        model: The model; one on the `meta` device will do, which takes no memory.
+        model: The model; one on the `meta` device will do.
         batch_size: Rows on the device at once.
         length: Tokens of a text.
         target_length: Tokens of a target.
@@ -198,11 +164,12 @@ def memory_estimate(
         checkpointing: Whether each layer keeps its input only, and computes the rest again.
 
     Returns:
-        Gigabytes (10^9 bytes) by `weights`, `gradients`, `optimizer`, `half-precision copy`,
-        `activations`, `logits` and `total`.
+        Gigabytes (10^9 bytes) by what takes them, and their `total`.
+
+    Raises:
+        ValueError: The model is no BART or kin of it, such as PEGASUS.
 
     Example:
-        >>> import torch
         >>> from transformers import BartConfig, BartForConditionalGeneration
         >>> with torch.device("meta"):
         ...     large = BartForConditionalGeneration(BartConfig())
@@ -210,26 +177,23 @@ def memory_estimate(
         3.3
     """
     config: Any = model.config
+    if not hasattr(config, "decoder_layers"):
+        name = f"{type(model).__name__} ({config.model_type})"
+        raise ValueError(f"{name} isn't covered: this is about encoder-decoders such as BART.")
     parameters = model.num_parameters()
     trained = model.num_parameters(only_trainable=True)
-    width, heads = config.d_model, config.encoder_attention_heads
-
-    def layer(tokens: int) -> float:
-        full = 34 * tokens * width + 5 * heads * tokens**2
-        # The one layer that is being computed again is whole for a moment; see `activations`.
-        return batch_size * (2 * tokens * width if checkpointing else full) * (1 if half else 2)
-
-    activations = config.encoder_layers * layer(length)
-    activations += 1.5 * config.decoder_layers * layer(target_length)
-    if checkpointing:
-        whole = 34 * length * width + 5 * heads * length**2
-        activations += batch_size * whole * (1 if half else 2)
+    tokens = np.array([length, target_length])
+    layers = [config.encoder_layers, 1.5 * config.decoder_layers]
+    inputs = 2 * tokens * config.hidden_size
+    whole = 17 * inputs + 5 * config.num_attention_heads * tokens**2
+    # While a layer is computed again, it is whole for a moment.
+    activations = inputs @ layers + whole[0] if checkpointing else whole @ layers
     sizes = {
         "weights": 4 * parameters,
         "gradients": 4 * trained,
         "optimizer": 8 * trained,
         "half-precision copy": 2 * parameters if half else 0,
-        "activations": activations,
+        "activations": batch_size * activations * (2 - half),
         "logits": 3 * 4 * batch_size * target_length * config.vocab_size,
     }
     return pd.Series({**sizes, "total": sum(sizes.values())}, name="GB") / 1e9
@@ -238,24 +202,17 @@ def memory_estimate(
 def last_checkpoint(trainer: Trainer) -> str | None:
     """Return the checkpoint from which this very run goes on, or None to start from the beginning.
 
-    To be passed on: `trainer.train(resume_from_checkpoint=last_checkpoint(trainer))`. Only whole
-    checkpoints count, not one that a kill tore. A run is known by its model and which of its
-    weights are trained, its settings, and the tokens and labels of both splits; checkpoints of
-    another run in the same folder are moved aside and kept, since going on from them would mix two
-    runs, or train on rows that are tested now.
-
-    Args:
-        trainer: The trainer, ready to train.
-
-    Returns:
-        Path of the newest whole checkpoint of this run, or None.
+    To be passed on: `trainer.train(resume_from_checkpoint=last_checkpoint(trainer))`. A run is
+    known by its base model's weights and which of them are trained, its label names, its settings,
+    and the tokens and labels of both splits. Checkpoints of another run are moved aside and kept.
     """
-    folder = Path(str(trainer.args.output_dir))
-    model = cast("torch.nn.Module", trainer.model)
-    settings = {name: str(getattr(trainer.args, name)) for name in _IDENTITY}
+    folder, model = Path(str(trainer.args.output_dir)), cast("Any", trainer.model)
     run = {
-        "model": str(getattr(model, "name_or_path", "")),
-        "settings": settings,
+        "model": [model.name_or_path, getattr(model.config, "_commit_hash", None)],
+        # Of the files, for the weights of a new head vary where no seed was set.
+        "weights": [_digest(path.read_bytes()) for path in _weights(model.name_or_path)],
+        "labels": list(map(str, model.config.id2label.values())),
+        "settings": {n: str(v) for n, v in vars(trainer.args).items() if _IDENTITY.fullmatch(n)},
         "trained": sorted(n for n, p in model.named_parameters() if p.requires_grad),
         "data": _fingerprint(trainer.train_dataset),
         "validation": _fingerprint(trainer.eval_dataset),
@@ -264,35 +221,30 @@ def last_checkpoint(trainer: Trainer) -> str | None:
     known = json.loads(marker.read_text("utf-8")) if marker.is_file() else None
     if known != run:
         if any(folder.glob("checkpoint-*")):
-            number = 1
-            while (aside := folder.with_name(f"{folder.name}.other-run-{number}")).exists():
-                number += 1
+            numbered = (f"{folder.name}.other-run-{number}" for number in count(1))
+            aside = next(path for path in map(folder.with_name, numbered) if not path.exists())
             folder.rename(aside)
             print(f"{folder} held checkpoints of another run; they are now in {aside}")  # noqa: T201
-        folder.mkdir(parents=True, exist_ok=True)
-        half = marker.with_suffix(".part")
-        half.write_text(json.dumps(run, indent=1), "utf-8")
-        half.replace(marker)
+        write_atomically(marker, lambda half: half.write_text(json.dumps(run, indent=1), "utf-8"))
         return None
-    # The Trainer writes trainer_state.json last, so a checkpoint that has it is whole.
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    whole = [path for path in whole if _is_json(path / "trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+    newest_first = sorted(folder.glob("checkpoint-*"), key=lambda p: -int(p.name.split("-")[1]))
+    for checkpoint in newest_first:
+        # The Trainer writes trainer_state.json last, so a checkpoint that has it is whole.
+        with suppress(OSError, ValueError):
+            json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+            return str(checkpoint)
+    return None
 
 
 def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Iterable[int]) -> pd.DataFrame:
     """Repeat a run with several seeds: one figure from one seed says little.
-
-    Fine-tuning the same model on the same data can end far apart by seed alone (Dodge et al. 2020,
-    "Fine-Tuning Pretrained Language Models: Weight Initializations, Data Orders, and Early
-    Stopping").
 
     Args:
         run: Takes a seed, sets it before it creates the model, trains, and returns figures by name.
         seeds: The seeds.
 
     Returns:
-        One row per seed, one column per figure; `.agg(["mean", "std"])` gives the spread.
+        One row per seed, one column per figure.
 
     Example:
         >>> over_seeds(lambda seed: {"accuracy": 0.9 + seed / 100}, seeds=[1, 3]).mean().round(2)
@@ -334,21 +286,16 @@ def _defaults(batch_size: int, per_device_batch_size: int | None, metric: str) -
     }
 
 
+def _weights(folder: str) -> list[Path]:
+    return sorted(Path(folder).glob("*model*.[sb]*")) if folder else []  # .safetensors or .bin
+
+
 def _fingerprint(dataset: Any) -> str:
     if not isinstance(dataset, Dataset):
-        return f"{type(dataset).__name__} of {len(dataset) if dataset is not None else 0} rows"
+        return type(dataset).__name__
     columns = [c for c in ("input_ids", "label", "labels") if c in dataset.column_names]
-    table = dataset.select_columns(columns).with_format("arrow")[:]
-    digest = hashlib.sha256()
-    with pa.ipc.new_stream(sink := pa.BufferOutputStream(), table.schema) as stream:
-        stream.write_table(table.combine_chunks())
-    digest.update(sink.getvalue())
-    return digest.hexdigest()
+    return _digest(json.dumps(dataset.select_columns(columns).to_dict()).encode())
 
 
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text("utf-8"))
-    except ValueError:
-        return False
-    return True
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

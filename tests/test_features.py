@@ -1,8 +1,21 @@
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, DataCollatorWithPadding
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    DataCollatorWithPadding,
+    GPT2Config,
+    LEDConfig,
+    MPNetConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    T5Config,
+    XLMRobertaConfig,
+    XLNetConfig,
+)
 
 from cookbook import features
 
@@ -58,6 +71,71 @@ def test_a_batch_is_padded_to_its_own_longest(tokenizer):
     assert shapes == [(2, 5), (1, 10)]
 
 
+@pytest.mark.parametrize("name", ["labels", "label_ids", "position_ids", "token_type_ids"])
+def test_a_column_that_the_model_would_take_for_input_is_renamed(tokenizer, name):
+    rows = dataset("a b c", "d e")["train"].add_column(name, ["checked", "not sure"])
+    with pytest.warns(UserWarning, match=f"{name}_original") as caught:
+        found = features.tokenize(DatasetDict(train=rows, test=rows), tokenizer)
+    assert len(caught) == 1
+    assert found["test"][f"{name}_original"][:] == ["checked", "not sure"]
+    assert name not in found["train"].column_names
+
+
+def test_a_column_of_the_user_s_called_like_ours_is_kept(tokenizer):
+    rows = DatasetDict(train=dataset("a b c")["train"].add_column("length", [90]))
+    with pytest.warns(UserWarning, match="length_original"):
+        found = features.tokenize(rows, tokenizer)["train"]
+    assert (found["length"][:], found["length_original"][:]) == ([5], [90])
+
+
+@pytest.fixture
+def wordwise():
+    """A tokenizer of words that adds nothing, states no limit and drops what isn't a letter."""
+    made = Tokenizer(models.WordLevel({"<unk>": 0, "<pad>": 1, "a": 2}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("[^a-z]+"), "removed")
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", pad_token="<pad>")
+
+
+def test_a_text_without_a_token_is_named(wordwise):
+    with pytest.raises(ValueError, match="Row 1 of split 'train': '!!!' has no token"):
+        features.tokenize(dataset("a a", "!!!", "a"), wordwise)
+    with pytest.raises(ValueError, match=r"Row 0 .*'\?' has no token"):
+        features.tokenize_seq2seq(pairs(text=["a"], keywords=["?"]), wordwise)
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        (RobertaConfig(max_position_embeddings=514), 512),
+        (RobertaConfig(max_position_embeddings=514, pad_token_id=0), 513),
+        (XLMRobertaConfig(max_position_embeddings=34), 32),
+        (MPNetConfig(max_position_embeddings=514), 512),
+        (BertConfig(max_position_embeddings=128), 128),
+        (GPT2Config(n_positions=64), 64),
+        (T5Config(n_positions=256), 256),
+        (LEDConfig(max_encoder_position_embeddings=300), 300),
+        (XLNetConfig(), None),
+        (T5Config(), None),
+        (None, None),
+    ],
+)
+def test_the_usable_length_is_the_model_s_where_the_tokenizer_states_none(wordwise, config, limit):
+    assert features.usable_length(wordwise, config) == limit
+    wordwise.model_max_length = 48
+    assert features.usable_length(wordwise, config) == min(48, limit or 48)
+
+
+def test_texts_are_cut_to_what_the_model_takes(wordwise):
+    config = RobertaConfig(max_position_embeddings=6)
+    with pytest.warns(UserWarning, match="longer than 4 tokens"):
+        train = features.tokenize(dataset("a " * 9), wordwise, config=config)["train"]
+    assert train["length"][:] == [4]
+    rows = pairs(text=["a " * 9], keywords=["a"])
+    with pytest.warns(UserWarning, match="longer than 4 tokens"):
+        train = features.tokenize_seq2seq(rows, wordwise, config=config)["train"]
+    assert train["length"][:] == [4]
+
+
 def test_tokenizing_twice_replaces_the_columns(tokenizer):
     once = features.tokenize(dataset("a b c"), tokenizer)
     twice = features.tokenize(once, tokenizer, max_length=4)["train"]
@@ -83,6 +161,17 @@ def test_a_seq2seq_row_has_the_tokens_of_both_sides(tokenizer):
     assert topics["labels"][:] == tokenizer(["DB", "PL"])["input_ids"]
 
 
+def test_a_label_in_the_way_of_the_targets_is_renamed(tokenizer):
+    rows = pairs(text=["a b", "c"], label=["x", "y"], labels=["d, e", "f"])
+    with pytest.warns(UserWarning, match="'label': 'label_original', 'labels': 'labels_original'"):
+        found = features.tokenize_seq2seq(rows, tokenizer, target="labels")
+    train = found["train"]
+    assert train["labels"][:] == tokenizer(["d, e", "f"])["input_ids"]
+    assert train["labels_original"][:] == ["d, e", "f"]
+    again = features.tokenize_seq2seq(found, tokenizer, target="labels_original")["train"]
+    assert again["labels"][:] == train["labels"][:]
+
+
 def test_cut_targets_are_counted(tokenizer):
     rows = pairs(text=["a", "b"], keywords=["Go", "Redis, Kafka, Flink, Spark"])
     with pytest.warns(UserWarning, match=r"1 of 2 targets in split 'train' are longer than 5 "):
@@ -90,7 +179,9 @@ def test_cut_targets_are_counted(tokenizer):
     assert train["target_length"][:] == [3, 5]
 
 
-@pytest.mark.parametrize(("target", "message"), [("", "is empty"), (None, "None in 'keywords'")])
+@pytest.mark.parametrize(
+    ("target", "message"), [(" ", "' ' in 'keywords'"), (None, "None in 'keywords'")]
+)
 def test_a_row_without_a_target_is_named(tokenizer, target, message):
     with pytest.raises(ValueError, match=f"Row 1 of split 'train': .*{message}"):
         features.tokenize_seq2seq(pairs(text=["a", "b"], keywords=["x", target]), tokenizer)

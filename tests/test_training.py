@@ -1,3 +1,5 @@
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -5,76 +7,79 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import (
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     BartConfig,
     BartForConditionalGeneration,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    T5Config,
+    Trainer,
     set_seed,
 )
 
 from cookbook import training
+from tests import small
 
-TRAIN_SMALL = Path(__file__).with_name("train_small.py")
-TRAIN_SEQ2SEQ = Path(__file__).with_name("train_small_seq2seq.py")
-
-
-def train(*arguments, script=TRAIN_SMALL):
-    command = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+SMALL = Path(__file__).with_name("small.py")
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The weights of a run that nobody killed."""
-    folder = tmp_path_factory.mktemp("whole")
-    done = train(folder)
-    assert done.returncode == 0, done.stderr
-    return load_file(folder / "model" / "model.safetensors")
+@pytest.fixture(scope="module", params=["classifier", "writer"])
+def runs(request, tmp_path_factory):
+    """A run that nobody killed, and what is left of one killed in the third of three epochs."""
+    folder = tmp_path_factory.mktemp(request.param)
+    begun, trainer = small.run(request.param, folder / "whole")
+    assert begun is None
+    command = [sys.executable, str(SMALL), request.param, str(folder / "killed"), "5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (folder / "killed" / "model").exists()
+    return request.param, folder, trainer
 
 
 def same(weights, others):
     return all(torch.equal(weights[name], others[name]) for name in weights)
 
 
-def test_a_killed_run_goes_on_to_the_same_model(whole, tmp_path):
-    # 4 steps an epoch: killed in the middle of the third, with two checkpoints on disk.
-    assert train(tmp_path, 10).returncode == -signal.SIGKILL
-    assert not (tmp_path / "model").exists()
-    resumed = train(tmp_path)
-    assert "resumed from checkpoint-8" in resumed.stdout, resumed.stderr
-    assert same(whole, load_file(tmp_path / "model" / "model.safetensors"))
+def goes_on_from(runs, checkpoint, folder):
+    """Whether the killed run, copied, ends with the weights of the whole one."""
+    kind, origin, _ = runs
+    begun, _ = small.run(kind, folder)
+    assert begun == checkpoint
+    models = (path / "model" / "model.safetensors" for path in (origin / "whole", folder))
+    return same(*map(load_file, models))
 
 
-def test_a_torn_checkpoint_is_passed_over(whole, tmp_path):
-    assert train(tmp_path, 10).returncode == -signal.SIGKILL
-    state = tmp_path / "checkpoints" / "checkpoint-8" / "trainer_state.json"
+def test_a_killed_run_goes_on_to_the_same_model(runs, tmp_path):
+    killed = shutil.copytree(runs[1] / "killed", tmp_path / "killed")
+    assert goes_on_from(runs, "checkpoint-4", killed)
+
+
+@pytest.mark.parametrize("runs", ["classifier"], indirect=True)
+def test_a_torn_checkpoint_is_passed_over(runs, tmp_path):
+    killed = shutil.copytree(runs[1] / "killed", tmp_path / "killed")
+    state = killed / "checkpoints" / "checkpoint-4" / "trainer_state.json"
     state.write_text(state.read_text()[:100])
-    resumed = train(tmp_path)
-    assert "resumed from checkpoint-4" in resumed.stdout, resumed.stderr
-    assert same(whole, load_file(tmp_path / "model" / "model.safetensors"))
+    assert goes_on_from(runs, "checkpoint-2", killed)
 
 
-def test_another_run_s_checkpoints_are_moved_aside_not_gone_on_from(tmp_path):
-    assert train(tmp_path, 6).returncode == -signal.SIGKILL
-    other = train(tmp_path, 0, 1)
-    assert "held checkpoints of another run" in other.stdout, other.stderr
-    assert "resumed from None" in other.stdout
-    assert (tmp_path / "checkpoints.other-run-1" / "checkpoint-4").is_dir()
+@pytest.mark.parametrize("runs", ["classifier"], indirect=True)
+def test_another_run_s_checkpoints_are_moved_aside_not_gone_on_from(runs, tmp_path, capsys):
+    killed = shutil.copytree(runs[1] / "killed", tmp_path / "killed")
+    begun, _ = small.run("classifier", killed, num_train_epochs=1)
+    assert begun is None
+    assert "held checkpoints of another run" in capsys.readouterr().out
+    assert (killed / "checkpoints.other-run-1" / "checkpoint-4").is_dir()
 
 
-def test_a_killed_seq2seq_run_goes_on_to_the_same_model(tmp_path):
-    whole = train(tmp_path / "whole", script=TRAIN_SEQ2SEQ)
-    assert whole.returncode == 0, whole.stderr
-    # One row to validate on is enough to be scored.
-    for figure in ("eval_loss", "eval_f1@M", "eval_present_f1@5", "eval_meng_f1@O"):
-        assert figure in whole.stdout
-    killed = tmp_path / "killed"
-    assert train(killed, 6, script=TRAIN_SEQ2SEQ).returncode == -signal.SIGKILL
-    resumed = train(killed, script=TRAIN_SEQ2SEQ)
-    assert "resumed from checkpoint-4" in resumed.stdout, resumed.stderr
-    weights = load_file(tmp_path / "whole" / "model" / "model.safetensors")
-    assert same(weights, load_file(killed / "model" / "model.safetensors"))
+@pytest.mark.parametrize("runs", ["writer"], indirect=True)
+def test_one_row_to_validate_on_is_enough_to_be_scored(runs):
+    logged = set().union(*runs[2].state.log_history)
+    assert {"eval_loss", "eval_f1@M", "eval_present_f1@5", "eval_meng_f1@O"} <= logged
 
 
 def test_seq2seq_arguments_evaluate_what_is_written(tmp_path):
@@ -96,6 +101,64 @@ def test_bart_large_fits_a_t4_on_paper():
     checkpointed = training.memory_estimate(large, 4, 1024, 64, checkpointing=True)
     assert whole["total"] < 15
     assert checkpointed["activations"] < whole["activations"] / 5
+
+
+@pytest.mark.parametrize(
+    "config", [BertConfig(num_hidden_layers=1), T5Config(num_layers=1, vocab_size=9)]
+)
+def test_other_models_are_refused_on_paper(config):
+    kinds = {"bert": AutoModelForSequenceClassification, "t5": AutoModelForSeq2SeqLM}
+    with torch.device("meta"):
+        model = kinds[config.model_type].from_config(config)
+    with pytest.raises(ValueError, match=rf"\({config.model_type}\) isn't covered.*BART"):
+        training.memory_estimate(model, 4, 128, 48)
+
+
+@pytest.fixture
+def base(tmp_path):
+    """The folder of a tiny encoder, and a Trainer's folder with a checkpoint."""
+    config = BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    BertModel(config).save_pretrained(tmp_path / "base")
+    training.last_checkpoint(of_base(tmp_path))
+    state = tmp_path / "out" / "checkpoint-2" / "trainer_state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    return tmp_path
+
+
+def of_base(folder, names=("x", "y"), ids=(0, 1), **settings):
+    """A Trainer, ready to train, of a classifier whose head is new, without a seed."""
+    maps = {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+    rows = Dataset.from_dict({"input_ids": [[1, 2], [3]], "label": list(ids)})
+    return Trainer(
+        model=BertForSequenceClassification.from_pretrained(folder / "base", **maps),
+        args=training.training_arguments(folder / "out", **settings),
+        train_dataset=rows,
+        eval_dataset=rows,
+    )
+
+
+def test_the_same_run_goes_on_though_its_new_head_differs(base):
+    expected = str(base / "out" / "checkpoint-2")
+    assert training.last_checkpoint(of_base(base)) == expected
+    assert training.last_checkpoint(of_base(base, logging_steps=7)) == expected
+
+
+@pytest.mark.parametrize(
+    "other", [{"names": ("y", "x")}, {"ids": (1, 0)}, {"seed": 1}, {"learning_rate": 1e-3}]
+)
+def test_another_run_does_not_go_on(base, other):
+    assert training.last_checkpoint(of_base(base, **other)) is None
+    assert (base / "out.other-run-1" / "checkpoint-2").is_dir()
+
+
+def test_a_run_does_not_go_on_from_a_base_model_with_other_weights(base):
+    model = BertModel.from_pretrained(base / "base")
+    model.encoder.layer[0].output.dense.weight.data += 1
+    model.save_pretrained(base / "base")
+    assert training.last_checkpoint(of_base(base)) is None
 
 
 @pytest.mark.parametrize(
@@ -137,30 +200,29 @@ def test_arguments_keep_the_effective_batch_and_take_any_setting(tmp_path):
 
 
 def test_warm_up_is_a_tenth_of_the_run(trained):
-    args, steps = trained.trainer.args, trained.trainer.state.max_steps
-    assert args.get_warmup_steps(steps) == -(-steps // 10)
+    assert trained.warmup == -(-trained.steps // 10)
 
 
 def test_batches_hold_texts_of_like_length(trained):
-    padded = sum(mask.numel() for mask in trained.masks)
-    tokens = sum(int(mask.sum()) for mask in trained.masks)
-    assert padded / tokens < 1.2
-    lengths = trained.splits["train"]["length"][:]
-    in_order = sum(max(lengths[i : i + 32]) * len(lengths[i : i + 32]) for i in range(0, 480, 32))
-    assert in_order / tokens > 1.3
+    def padding(batches):
+        return sum(max(batch) * len(batch) for batch in batches) / sum(map(sum, batches))
+
+    rows = [length for batch in trained.lengths for length in batch]
+    random.Random(0).shuffle(rows)
+    assert padding(trained.lengths) < 1.2
+    assert padding([rows[i : i + 32] for i in range(0, len(rows), 32)]) > 1.3
 
 
 def test_the_best_checkpoint_is_the_one_that_is_kept(trained):
-    state = trained.trainer.state
-    scores = [log["eval_f1_macro"] for log in state.log_history if "eval_f1_macro" in log]
+    scores = [log["eval_f1_macro"] for log in trained.log if "eval_f1_macro" in log]
     *epochs, evaluated_after_training = scores
     assert len(epochs) == 2
-    assert state.best_metric == max(epochs)
+    assert trained.best == max(epochs)
     assert evaluated_after_training == pytest.approx(max(epochs))
 
 
 def test_figures_are_logged_per_label(trained):
-    logged = set().union(*trained.trainer.state.log_history)
+    logged = set().union(*trained.log)
     assert {"eval_accuracy_clickbait", "eval_accuracy_factual", "eval_accuracy"} <= logged
 
 
