@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
-from sklearn.metrics import confusion_matrix as count_confusions
+from scipy.stats import binom, bootstrap
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from cookbook import words
+from cookbook.data import label_names
+from cookbook.tables import write_atomically
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction, PreTrainedTokenizerBase
 
+Labels = Sequence[Any]
+Phrases = Sequence[Sequence[str]]
+Stems = tuple[str, ...]
 
-def confusion(
-    references: Sequence[Any], predictions: Sequence[Any], names: Sequence[str]
-) -> pd.DataFrame:
+# Labels of which a Trainer logs every figure; of more it logs the averages and the worst.
+_LOGGED, _WORST = 10, 3
+
+
+def confusion(references: Labels, predictions: Labels, names: Sequence[str]) -> pd.DataFrame:
     """Count how often each label (row) was answered with each label (column).
 
     Args:
@@ -37,20 +46,14 @@ def confusion(
         >>> confusion([0, 1, 1], [0, 0, 1], ["a", "b"]).to_numpy().tolist()
         [[1, 0], [1, 1]]
     """
-    true, predicted = _checked(references, predictions, names)
-    counts = count_confusions(true, predicted, labels=np.arange(len(names)))
+    true, predicted = _ids(references, predictions, names)
+    counts = confusion_matrix(true, predicted, labels=np.arange(len(names)))
     index = pd.Index(names, name="label")
     return pd.DataFrame(counts, index=index, columns=pd.Index(names, name="predicted"))
 
 
-def per_label(
-    references: Sequence[Any], predictions: Sequence[Any], names: Sequence[str]
-) -> pd.DataFrame:
-    """Score every label by itself.
-
-    Definitions as in scikit-learn's `precision_recall_fscore_support`. `accuracy` is the article's
-    accuracy per label: the share of the texts of that label that were answered right, which is the
-    same number as its recall.
+def per_label(references: Labels, predictions: Labels, names: Sequence[str]) -> pd.DataFrame:
+    """Score every label by itself, as scikit-learn's `precision_recall_fscore_support` does.
 
     Args:
         references: True class ids or label names, one per text.
@@ -58,28 +61,23 @@ def per_label(
         names: Label names in the order of their ids.
 
     Returns:
-        One row per label: `accuracy`, `precision`, `recall`, `f1` (0 to 1) and `support` (texts).
-        A label that was never predicted has precision and F1 of 0; a label without texts has NaN
-        throughout, for nothing was measured.
+        One row per label: `accuracy` (share of its texts that were answered right: its recall),
+        `precision`, `recall`, `f1` (0 to 1) and `support` (texts). A label that was never predicted
+        has precision and F1 of 0; one without texts has NaN throughout.
+
+    Raises:
+        ValueError: The two differ in length, are empty, or a label is unknown; or they are numbers
+            while the names are others, so that they may be ids or names.
 
     Example:
         >>> per_label([0, 1, 1], [0, 0, 1], ["a", "b"])["recall"].tolist()
         [1.0, 0.5]
     """
-    true, predicted = _checked(references, predictions, names)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        true, predicted, labels=np.arange(len(names)), zero_division=0
-    )
-    index = pd.Index(names, name="label")
-    table = pd.DataFrame(
-        {"accuracy": recall, "precision": precision, "recall": recall, "f1": f1}, index=index
-    )
-    table[support == 0] = np.nan
-    return table.assign(support=support)
+    return _figures(*_ids(references, predictions, names), names)[1]
 
 
 def classification_metrics(
-    references: Sequence[Any], predictions: Sequence[Any], names: Sequence[str]
+    references: Labels, predictions: Labels, names: Sequence[str]
 ) -> dict[str, float]:
     """Return every figure as one flat dictionary of plain floats.
 
@@ -89,28 +87,20 @@ def classification_metrics(
         names: Label names in the order of their ids.
 
     Returns:
-        `accuracy`; `precision_macro`, `recall_macro`, `f1_macro` (mean over the labels that
-        occur among references or predictions: scikit-learn's default);
-        `precision_weighted`, `recall_weighted`, `f1_weighted` (weighted by support); and for every
-        label `accuracy_<name>`, `precision_<name>`, `recall_<name>`, `f1_<name>`, `support_<name>`.
-        Of a label without texts only the support is there: nothing was measured, and JSON knows no
-        NaN.
+        `accuracy`; `precision_macro`, `recall_macro`, `f1_macro` (mean over the labels that occur);
+        `precision_weighted` and so on (weighted by support); and `accuracy_<name>`,
+        `precision_<name>`, `recall_<name>`, `f1_<name>`, `support_<name>` for every label. Of one
+        without texts only the support is there.
+
+    Raises:
+        ValueError: As `per_label`.
 
     Example:
         >>> classification_metrics([0, 1, 1, 1], [0, 0, 1, 1], ["a", "b"])["accuracy"]
         0.75
     """
-    table = per_label(references, predictions, names)
-    true, predicted = _checked(references, predictions, names)
-    figures = {"accuracy": float(accuracy_score(true, predicted))}
-    for average in ("macro", "weighted"):
-        scores = precision_recall_fscore_support(true, predicted, average=average, zero_division=0)
-        for score, value in zip(("precision", "recall", "f1"), scores[:3], strict=True):
-            figures[f"{score}_{average}"] = float(value)
-    for column in table:
-        for name, value in table[column].dropna().items():
-            figures[f"{column}_{name}"] = float(value)
-    return figures
+    averages, table = _figures(*_ids(references, predictions, names), names)
+    return averages | _flat(table)
 
 
 def compute_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -121,10 +111,10 @@ def compute_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str
 
     Returns:
         A function from an `EvalPrediction` with logits of shape (texts, labels) to the figures of
-        `classification_metrics`.
+        `classification_metrics`; with more than ten labels to the averages and `f1_<name>` of the
+        worst three, for a log that can be read.
 
     Example:
-        >>> import numpy as np
         >>> compute = compute_metrics(["a", "b"])
         >>> compute((np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 1])))["f1_macro"]
         1.0
@@ -135,7 +125,12 @@ def compute_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str
         logits, references = prediction
         if isinstance(logits, tuple):  # some models return hidden states behind the logits
             logits = logits[0]
-        return classification_metrics(references, np.argmax(logits, axis=-1), names)
+        # A Trainer has ids, so they are never taken for names that are numbers.
+        true, predicted = np.asarray(references), np.argmax(logits, axis=-1)
+        averages, table = _figures(true, predicted, names)
+        if len(names) > _LOGGED:
+            table = table[["f1"]].nsmallest(_WORST, "f1")
+        return averages | _flat(table)
 
     return compute
 
@@ -143,51 +138,42 @@ def compute_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str
 def pass_rates(challenge: pd.DataFrame, predictions: Sequence[str]) -> pd.DataFrame:
     """Score a challenge set by group, in the manner of CheckList (Ribeiro et al. 2020).
 
-    A row passes if its label is right. Where a group repeats texts of the group `as_written` in
-    another form (same `case`), `unchanged` also says how often the answer stayed what it was.
-
     Args:
         challenge: Columns `text`, `label`, `group`, `case`.
         predictions: A label name per row.
 
     Returns:
-        One row per group in the order of the file: `rows`, `passed` (share with the right label),
-        `unchanged` (share with the answer of the text as written; NaN where it doesn't apply).
+        One row per group in the order of the file: `rows`, `passed` (share with the right label)
+        and `unchanged` (share answered as the text of the same `case` in group `as_written`; NaN
+        where there is none).
 
     Raises:
         ValueError: There isn't one prediction per row.
 
     Example:
-        >>> import pandas as pd
         >>> rows = pd.DataFrame({"text": ["A"], "label": ["x"], "group": ["g"], "case": [None]})
         >>> pass_rates(rows, ["x"])["passed"].tolist()
         [1.0]
     """
     if len(predictions) != len(challenge):
         raise ValueError(f"{len(predictions)} predictions for {len(challenge)} rows")
-    rows = challenge.assign(predicted=list(predictions))
-    rows["passed"] = rows["predicted"] == rows["label"]
+    rows = challenge.assign(predicted=label_names(predictions).to_numpy())
+    rows["passed"] = rows["predicted"] == label_names(rows["label"])
     written = rows[rows["group"] == "as_written"].set_index("case")["predicted"]
     before = rows["case"].map(written)
     repeats = before.notna() & (rows["group"] != "as_written")
     rows["unchanged"] = (rows["predicted"] == before).astype(float).where(repeats)
-    table = rows.groupby("group", sort=False).agg(
+    return rows.groupby("group", sort=False).agg(
         rows=("text", "size"), passed=("passed", "mean"), unchanged=("unchanged", "mean")
     )
-    return table
 
 
-def mcnemar(
-    references: Sequence[Any], first: Sequence[Any], second: Sequence[Any]
-) -> dict[str, float]:
+def mcnemar(references: Labels, first: Labels, second: Labels) -> dict[str, float]:
     """Test whether two classifiers differ in accuracy on the same texts.
 
-    McNemar's test (McNemar 1947, https://doi.org/10.1007/BF02295996), which Dietterich 1998
-    (https://doi.org/10.1162/089976698300017197) recommends where each was trained once. Only the
-    texts count that one has right and the other wrong: were the two as good as each other, either
-    would be right on half of those. By the binomial distribution, so few texts will do, with the
-    mid-p value, which counts half the chance of what was seen: the exact one says too seldom that
-    there is a difference (Fagerland et al. 2013, https://doi.org/10.1186/1471-2288-13-91).
+    McNemar's test by the binomial distribution, with the mid-p value (Fagerland et al. 2013,
+    https://doi.org/10.1186/1471-2288-13-91). Only the texts count that one has right and the other
+    wrong: were the two as good as each other, either would be right on half of those.
 
     Args:
         references: True labels, one per text.
@@ -210,10 +196,10 @@ def mcnemar(
             "Both classifiers must have answered every text: got "
             f"{len(references)} references, {len(first)} and {len(second)} answers"
         )
-    true, *both = (np.asarray(values, dtype=object) for values in (references, first, second))
+    true, *both = (label_names(values).to_numpy() for values in (references, first, second))
     right, other = (answers == true for answers in both)
     only_first, only_second = int((right & ~other).sum()), int((other & ~right).sum())
-    chance = stats.binom(only_first + only_second, 0.5)
+    chance = binom(only_first + only_second, 0.5)
     fewer = min(only_first, only_second)
     return {
         "only_first": only_first,
@@ -224,8 +210,8 @@ def mcnemar(
 
 
 def paired_bootstrap(
-    first: Sequence[Any] | np.ndarray,
-    second: Sequence[Any] | np.ndarray,
+    first: Labels | np.ndarray,
+    second: Labels | np.ndarray,
     statistic: Callable[[np.ndarray], float] = np.mean,
     *,
     resamples: int = 2000,
@@ -265,22 +251,21 @@ def paired_bootstrap(
         )
 
     def difference(rows: np.ndarray) -> float:
-        rows = rows.astype(int)
         return float(statistic(ours[rows]) - statistic(theirs[rows]))
 
     # Rows are drawn, not scores, so that a statistic of several figures per text is no other case.
-    drawn = stats.bootstrap(
-        (np.arange(len(ours)),),
+    rows = np.arange(len(ours))
+    draws = bootstrap(
+        (rows,),
         difference,
+        vectorized=False,
         n_resamples=resamples,
         confidence_level=confidence,
-        vectorized=False,
         method="percentile",
-        random_state=seed,
+        random_state=np.random.default_rng(seed),
     )
-    low, high = drawn.confidence_interval
-    whole = difference(np.arange(len(ours)))
-    return {"difference": whole, "low": float(low), "high": float(high)}
+    low, high = map(float, draws.confidence_interval)
+    return {"difference": difference(rows), "low": low, "high": high}
 
 
 # Keyphrases. Scores as in KPEval (https://github.com/uclanlp/KPEval, exact matching), which follows
@@ -288,17 +273,14 @@ def paired_bootstrap(
 
 
 def keyphrase_matches(
-    texts: Sequence[str],
-    predictions: Sequence[Sequence[str]],
-    references: Sequence[Sequence[str]],
-    k: int = 5,
+    texts: Sequence[str], predictions: Phrases, references: Phrases, k: int = 5
 ) -> pd.DataFrame:
     """Score the keywords of each text, to see where a mean comes from.
 
-    Phrases are lower-cased and stemmed (Porter's stemmer in NLTK's version, which the reference
-    implementations use); empty ones, and repeats after stemming, are dropped. A prediction is right
-    where the same sequence of stems is among the references. A phrase is `present` where its stems
-    stand one after the other in the stemmed text, else `absent`; `all` are both.
+    Phrases are folded and stemmed (NLTK's Porter stemmer, as in the reference implementations);
+    empty ones, and repeats after stemming, are dropped. A prediction is right where the same
+    sequence of stems is among the references. A phrase is `present` where its stems stand one after
+    the other in the stemmed text, else `absent`; `all` are both.
 
     Args:
         texts: The texts.
@@ -308,10 +290,9 @@ def keyphrase_matches(
 
     Returns:
         One row per text; columns in two levels: `all`, `present`, `absent`, and within each
-        `precision@`, `recall@`, `f1@` with the cut-offs `k`, `M` (as many as were predicted) and
-        `O` (as many as are true), `meng_f1@` likewise, `predicted` and `true` (counts). Precision
-        at `k` and `O` divides by the cut-off even where fewer were predicted; Meng's F1 divides by
-        what was predicted.
+        `precision@`, `recall@`, `f1@`, `meng_f1@` with the cut-offs `k`, `M` (as many as were
+        predicted) and `O` (as many as are true), `predicted` and `true` (counts). Precision divides
+        by the cut-off even where fewer were predicted; Meng's F1 by what was predicted.
 
     Raises:
         ValueError: The three differ in length, or a text's keywords are one string, not a list.
@@ -330,46 +311,40 @@ def keyphrase_matches(
         if any(isinstance(phrases, str) for phrases in lists):
             raise ValueError(
                 f"The keywords of text {row} are one string, not a list: split them first, for "
-                "instance with cookbook.data.split_keywords."
+                "instance with cookbook.words.split_keywords."
             )
         source = _stems(text)
-        predicted, true = (list(dict.fromkeys(map(_stems, phrases))) for phrases in lists)
-        figures = {}
-        for kind in ("all", "present", "absent"):
-            found, wanted = (
-                [p for p in side if p and (kind == "all" or (kind == "present") == _in(p, source))]
-                for side in (predicted, true)
-            )
-            matches = np.cumsum([0, *(phrase in wanted for phrase in found)])
-            for name, cut in ((str(k), k), ("M", len(found)), ("O", len(wanted))):
-                right = int(matches[min(cut, len(found))])
-                precision = right / cut if cut else 0.0
-                recall = right / len(wanted) if wanted else 0.0
-                figures[kind, f"precision@{name}"] = precision
-                figures[kind, f"recall@{name}"] = recall
-                figures[kind, f"f1@{name}"] = _harmonic(precision, recall)
-                asked = min(cut, len(found))
-                lenient = right / asked if asked else 0.0
-                figures[kind, f"meng_f1@{name}"] = _harmonic(lenient, recall)
-            figures[kind, "predicted"] = len(found)
-            figures[kind, "true"] = len(wanted)
-        figures["all", "exact_match"] = float(set(predicted) == set(true))
+        sides = [list(dict.fromkeys(filter(None, map(_stems, phrases)))) for phrases in lists]
+        there = {p: bool(words.positions(p, source)) for side in sides for p in side}
+        figures = {("all", "exact_match"): float(set(sides[0]) == set(sides[1]))}
+        for kind, wanted in (("all", (True, False)), ("present", (True,)), ("absent", (False,))):
+            found, true = ([p for p in side if there[p] in wanted] for side in sides)
+            scored = _phrase_figures(found, true, k)
+            figures |= {(kind, name): value for name, value in scored.items()}
         rows.append(figures)
     return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(rows[0]) if rows else None)
 
 
+def _phrase_figures(found: list[Stems], true: list[Stems], k: int) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for name, cut in ((str(k), k), ("M", len(found)), ("O", len(true))):
+        asked = found[:cut]
+        right = sum(phrase in true for phrase in asked)
+        figures[f"precision@{name}"] = precision = right / max(cut, 1)
+        figures[f"recall@{name}"] = recall = right / max(len(true), 1)
+        figures[f"f1@{name}"] = f1_of(precision, recall)
+        figures[f"meng_f1@{name}"] = f1_of(right / max(len(asked), 1), recall)
+    return figures | {"predicted": len(found), "true": len(true)}
+
+
 def keyphrase_metrics(
-    texts: Sequence[str],
-    predictions: Sequence[Sequence[str]],
-    references: Sequence[Sequence[str]],
-    k: int = 5,
+    texts: Sequence[str], predictions: Phrases, references: Phrases, k: int = 5
 ) -> dict[str, float]:
     """Return every keyphrase figure as one flat dictionary of plain floats.
 
-    Published figures differ by variant: the same predictions can score 0.33 or 0.61 at F1@5. The
-    headline here is KPEval's: F1 is the harmonic mean of mean precision and mean recall, both over
+    The headline is KPEval's: F1 is the harmonic mean of mean precision and mean recall, both over
     all texts. Meng's mean of each text's F1, over the texts that have a true keyword of that kind,
-    stands beside it under its own name.
+    stands beside it under its own name; the two differ widely on the same predictions.
 
     Args:
         texts: The texts.
@@ -394,21 +369,14 @@ def keyphrase_metrics(
     if not len(texts):
         raise ValueError("There is no text to score.")
     table = keyphrase_matches(texts, predictions, references, k)
-    figures = {}
+    figures: dict[str, float] = {}
     for kind in ("all", "present", "absent"):
-        part = table[kind]
-        prefix = "" if kind == "all" else f"{kind}_"
-        having = part[part["true"] > 0]
-        for cut in (str(k), "M", "O"):
-            precision, recall = part[f"precision@{cut}"].mean(), part[f"recall@{cut}"].mean()
-            figures[f"{prefix}precision@{cut}"] = float(precision)
-            figures[f"{prefix}recall@{cut}"] = float(recall)
-            figures[f"{prefix}f1@{cut}"] = _harmonic(float(precision), float(recall))
-            meng = having[f"meng_f1@{cut}"].mean() if len(having) else 0.0
-            figures[f"{prefix}meng_f1@{cut}"] = float(meng)
-        figures[f"{prefix}predicted"] = float(part["predicted"].mean())
-        figures[f"{prefix}true"] = float(part["true"].mean())
-    figures["exact_match"] = float(table["all", "exact_match"].mean())
+        part: Any = table[kind]
+        mean, having = part.mean(), part[part["true"] > 0].mean().fillna(0.0)
+        for cut in (k, "M", "O"):
+            mean[f"f1@{cut}"] = f1_of(mean[f"precision@{cut}"], mean[f"recall@{cut}"])
+            mean[f"meng_f1@{cut}"] = having[f"meng_f1@{cut}"]
+        figures |= mean.add_prefix("" if kind == "all" else f"{kind}_").to_dict()
     return figures
 
 
@@ -418,8 +386,7 @@ def compute_keyphrase_metrics(
     """Make the function that a `Seq2SeqTrainer` takes as `compute_metrics`.
 
     Its arguments must say `predict_with_generate=True` and `include_for_metrics=["inputs"]`, as
-    `training.seq2seq_arguments` does: the texts, which tell present from absent keywords, come
-    with the predictions, since batches of like length change the order of the rows.
+    `training.seq2seq_arguments` does: the texts tell present from absent keywords.
 
     Args:
         tokenizer: Turns ids back into text.
@@ -427,7 +394,7 @@ def compute_keyphrase_metrics(
 
     Returns:
         A function from an `EvalPrediction` with token ids of shape (texts, tokens) to the figures
-        of `keyphrase_metrics`. -100, which stands for padding, is replaced on all sides.
+        of `keyphrase_metrics`. -100, which stands for padding, is left out.
 
     Raises:
         ValueError: The inputs are missing.
@@ -441,75 +408,139 @@ def compute_keyphrase_metrics(
         >>> compute_keyphrase_metrics(tokenizer)(both)["f1@M"]
         1.0
     """
-    from cookbook.data import split_keywords
-
-    # A model may lack a pad token; what replaces -100 only has to be skipped.
-    pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
 
     def decoded(ids: Any) -> list[str]:
-        ids = ids[0] if isinstance(ids, tuple) else ids
-        rows = [np.where(np.asarray(row) < 0, pad, row).tolist() for row in ids]
+        rows = [[i for i in row if i >= 0] for row in (ids[0] if isinstance(ids, tuple) else ids)]
         return tokenizer.batch_decode(rows, skip_special_tokens=True)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         if prediction.inputs is None:
             raise ValueError('Set include_for_metrics=["inputs"] in the training arguments.')
+        texts = decoded(prediction.inputs)
         predictions, references = (
-            [split_keywords(line) for line in decoded(ids)]
+            list(map(words.split_keywords, decoded(ids)))
             for ids in (prediction.predictions, prediction.label_ids)
         )
-        return keyphrase_metrics(decoded(prediction.inputs), predictions, references, k=k)
+        return keyphrase_metrics(texts, predictions, references, k)
 
     return compute
 
 
-def _harmonic(precision: float, recall: float) -> float:
+def f1_of(precision: float, recall: float) -> float:
+    """Return the harmonic mean of precision and recall, 0 where both are 0.
+
+    Example:
+        >>> f1_of(1.0, 0.5)
+        0.6666666666666666
+    """
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def _in(phrase: tuple[str, ...], source: tuple[str, ...]) -> bool:
-    n = len(phrase)
-    return any(source[i : i + n] == phrase for i in range(len(source) - n + 1))
+def save_metrics(folder: str | Path, /, **results: Any) -> Path:
+    """Write `metrics.json`, which the model card is built from: whole, and plain JSON.
+
+    Args:
+        folder: Where to.
+        **results: Figures: numbers, text, lists, dictionaries, arrays, Series and DataFrames (by
+            column, then row); NaN becomes null, and any other value the text of it.
+
+    Returns:
+        Path of the file.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> load_metrics(save_metrics(mkdtemp(), test={"f1": np.float32(0.5)}, loss=float("nan")))
+        {'test': {'f1': 0.5}, 'loss': None}
+    """
+    # JSON has no NaN and no infinity: written, read as None, and written again.
+    plain = json.loads(json.dumps(results, default=_as_json), parse_constant=lambda _: None)
+    content = json.dumps(plain, indent=1, ensure_ascii=False)
+    path = Path(folder, "metrics.json")
+    return write_atomically(path, lambda half: half.write_text(f"{content}\n", "utf-8"))
+
+
+def load_metrics(path: str | Path) -> dict[str, Any]:
+    """Read what `save_metrics` wrote, from the file or its folder.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It isn't a JSON object.
+    """
+    path = Path(path, "metrics.json") if Path(path).is_dir() else Path(path)
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} isn't a JSON object, as save_metrics writes one.")
+    return found
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, (pd.DataFrame, pd.Series)):
+        return json.loads(value.to_json(double_precision=15))
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 @lru_cache(10_000)
-def _stems(text: str) -> tuple[str, ...]:
-    return tuple(_stem(token) for token in re.findall(r"\w+|[^\w\s]", text.lower()))
-
-
-@cache
-def _stem(word: str) -> str:
-    return _stemmer().stem(word)
+def _stems(text: str) -> Stems:
+    return tuple(map(_stemmer(), words.pieces(text)))
 
 
 @cache
 def _stemmer() -> Any:
     from nltk.stem.porter import PorterStemmer  # a second to import, so not before it is needed
 
-    return PorterStemmer()
+    return cache(PorterStemmer().stem)
 
 
-def _checked(
-    references: Sequence[Any], predictions: Sequence[Any], names: Sequence[str]
+def _figures(
+    true: np.ndarray, predicted: np.ndarray, names: Sequence[str]
+) -> tuple[dict[str, float], pd.DataFrame]:
+    ids = np.arange(len(names))
+    scores = precision_recall_fscore_support(true, predicted, labels=ids, zero_division=0)
+    precision, recall, f1, support = scores
+    columns = {"accuracy": recall, "precision": precision, "recall": recall, "f1": f1}
+    table = pd.DataFrame(columns, index=pd.Index(names, name="label"))
+    averages = {"accuracy": float((true == predicted).mean())}
+    occurs = (support > 0) | np.isin(ids, predicted)
+    for average, weights in (("macro", occurs), ("weighted", support)):
+        for score in ("precision", "recall", "f1"):
+            averages[f"{score}_{average}"] = float(np.average(table[score], weights=weights))
+    table[support == 0] = np.nan
+    return averages, table.assign(support=support)
+
+
+def _flat(table: pd.DataFrame) -> dict[str, float]:
+    cells = ((f"{c}_{name}", value) for c in table for name, value in table[c].dropna().items())
+    return {name: float(value) for name, value in cells}
+
+
+def _ids(
+    references: Labels, predictions: Labels, names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    found = _ids(references, names), _ids(predictions, names)
-    if found[0].shape != found[1].shape or found[0].ndim != 1 or not found[0].size:
+    """Turn class ids or names into ids; refuse numbers that may be either."""
+    if len(references) != len(predictions) or not len(references):
         raise ValueError(
-            "references and predictions must be two lists of class ids of the same length, not "
-            f"empty: got shapes {found[0].shape} and {found[1].shape}"
+            "References and predictions must be of the same length, not empty: got "
+            f"{len(references)} and {len(predictions)}"
         )
-    unknown = set(np.unique(found).tolist()) - set(range(len(names)))
-    if unknown:
-        raise ValueError(f"Class ids without a name: {sorted(unknown)}; names are {list(names)}")
-    return found
-
-
-def _ids(values: Sequence[Any], names: Sequence[str]) -> np.ndarray:
-    array = np.asarray(values)
-    if array.dtype.kind not in "OUST":
-        return array
-    ids = pd.Index(names).get_indexer(pd.Index(array))
-    if (ids < 0).any():
-        unknown = sorted(set(array[ids < 0].tolist()), key=str)
-        raise ValueError(f"Labels that the model doesn't know: {unknown}; it has {list(names)}")
-    return ids
+    by_name = {str(name): i for i, name in enumerate(names)}
+    by_id = {str(i): i for i in range(len(names))} | {"False": 0, "True": 1}
+    sides = []
+    for side in (references, predictions):
+        cells = pd.Series(list(side))
+        written, known = label_names(cells), by_name
+        if pd.api.types.is_numeric_dtype(cells):
+            known = by_id | by_name
+            if any(known[name] != by_id[name] for name in by_id.keys() & set(written)):
+                raise ValueError(
+                    f"Are numbers such as {cells[0]} class ids, or labels among {list(by_name)}? "
+                    "Pass labels as text, for instance list(map(str, labels))."
+                )
+        ids = written.map(known)
+        if ids.isna().any():
+            unknown = ", ".join(sorted(set(map(str, written[ids.isna()]))))
+            raise ValueError(f"No such label: {unknown}; the model has {list(by_name)}")
+        sides.append(ids.to_numpy(dtype=int))
+    return sides[0], sides[1]

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 
 import numpy as np
 import pandas as pd
@@ -71,13 +72,64 @@ def test_trainer_figures_are_plain_floats_that_json_takes():
     assert compute(((logits, "hidden states"), np.array([0, 1]))) == figures
 
 
+def test_a_log_of_many_labels_has_the_averages_and_the_worst_three():
+    names = [f"label {i}" for i in range(77)]
+    ids = np.arange(77).repeat(3)
+    predicted = ids.copy()
+    predicted[[6, 9, 10, 12, 13, 14]] += 1
+    figures = metrics.compute_metrics(names)((np.eye(77)[predicted], ids))
+    averages = {f"{f}_{a}" for f in ("precision", "recall", "f1") for a in ("macro", "weighted")}
+    assert set(figures) - averages == {"accuracy", "f1_label 4", "f1_label 3", "f1_label 5"}
+    assert figures["f1_label 4"] == 0.0
+    whole = metrics.classification_metrics(ids, predicted, names)
+    assert len(whole) == 7 + 5 * 77
+    assert figures.items() <= whole.items()
+
+
+@pytest.mark.parametrize(
+    ("references", "predictions"),
+    [
+        ([1, 2, 3, 2], ["1", "2", "3", "2"]),
+        ([1.0, 2.0, 3.0, 2.0], ["1", "2", "3", "2"]),
+        (pd.Series([1, 2, 3, 2]), pd.Series([1, 2, 3, 2])),
+        ([1, 4, 4], ["1", "4", "4"]),
+        ([0, 1, 1], ["1", "2", "2"]),
+    ],
+)
+def test_numbers_that_may_be_ids_or_names_are_refused(references, predictions):
+    with pytest.raises(ValueError, match="class ids, or labels among"):
+        metrics.classification_metrics(references, predictions, ["1", "2", "3", "4"])
+
+
+@pytest.mark.parametrize(
+    ("references", "predictions", "names"),
+    [
+        ([0, 1, 1], ["0", "1", "1"], ["0", "1"]),
+        ([True, False, False], ["True", "False", "False"], ["False", "True"]),
+        ([True, False, False], ["yes", "no", "no"], ["no", "yes"]),
+        ([0, 1, 1], ["True", "False", "False"], ["True", "False"]),
+        (pd.Series([0, 1, 1], dtype="Int64"), pd.Categorical(["a", "b", "b"]), ["a", "b"]),
+        ([2, 7, 7], [2, 7, 7], [2, 7]),
+    ],
+)
+def test_numbers_that_can_mean_one_thing_only_are_taken_for_it(references, predictions, names):
+    assert metrics.classification_metrics(references, predictions, names)["accuracy"] == 1
+
+
+def test_a_trainer_has_ids_whatever_the_names_look_like():
+    compute = metrics.compute_metrics(["1", "2", "3"])
+    figures = compute((np.eye(3)[[1, 2, 2]], np.array([1, 2, 1])))
+    assert figures["recall_2"] == 0.5
+    assert figures["recall_3"] == 1
+
+
 @pytest.mark.parametrize(
     ("references", "predictions", "message"),
     [
         ([0, 1], [0], "same length"),
         ([], [], "not empty"),
-        ([0, 3], [0, 0], r"without a name: \[3\]"),
-        (["a", "x"], ["a", "a"], r"doesn't know: \['x'\]"),
+        ([0, 3], [0, 0], "No such label: 3; the model has"),
+        (["a", "x"], ["a", "a"], "No such label: x; the model has"),
     ],
 )
 def test_bad_input_is_named(references, predictions, message):
@@ -110,6 +162,8 @@ def test_pass_rates_per_group():
     assert table["unchanged"].isna().tolist() == [True, False, True]
     with pytest.raises(ValueError, match="1 predictions for 5 rows"):
         metrics.pass_rates(challenge, ["factual"])
+    stars = challenge.assign(label=[1, 2, 1, 2, 1])
+    assert metrics.pass_rates(stars, list("12121"))["passed"].tolist() == [1, 1, 1]
 
 
 def test_mcnemar_counts_only_the_texts_that_tell_two_classifiers_apart():
@@ -126,6 +180,7 @@ def test_mcnemar_counts_only_the_texts_that_tell_two_classifiers_apart():
     assert turned["p"] == test["p"]
     assert metrics.mcnemar(references, first, first)["p"] == 1
     assert metrics.mcnemar(["a"] * 4, list("aabb"), list("bbaa"))["p"] == 1
+    assert metrics.mcnemar([1, 2, 2], list("122"), [1, 2, 1])["only_first"] == 1
     with pytest.raises(ValueError, match="100 references, 90 and 100 answers"):
         metrics.mcnemar(references, first[:90], second)
 
@@ -215,6 +270,58 @@ def test_names_with_signs_are_told_apart():
     figures = keyphrases(["C", "F"], ["C++", "F#"], text="C++ or F#?")
     assert figures["f1@M"] == 0.0
     assert keyphrases(["c++"], ["C++"], text="C++ or F#?")["present_f1@M"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "keywords"),
+    [
+        ("最近の人工知能とGPUの話", ["人工知能", "gpu"]),
+        ("ไปเที่ยวเชียงใหม่กัน", ["เชียงใหม่"]),
+        ("नई कला प्रदर्शनी", ["कला", "प्रदर्शनी"]),
+        ("Un café à Zürich", [unicodedata.normalize("NFD", "café"), "ZÜRICH"]),
+        ("서울에서 열린 전시회", ["서울", "전시회"]),
+    ],
+)
+def test_keywords_are_present_in_any_script(text, keywords):
+    figures = metrics.keyphrase_metrics([text], [keywords], [keywords])
+    assert figures["present_true"] == len(keywords)
+    assert figures["present_f1@M"] == 1
+
+
+def test_a_longer_word_or_name_is_no_match():
+    figures = keyphrases(["कल", "C"], ["कला", "C++"], text="कला और C++")
+    assert figures["f1@M"] == figures["present_predicted"] == 0
+
+
+def test_f1_is_a_harmonic_mean():
+    assert metrics.f1_of(0.0, 0.0) == 0
+    assert metrics.f1_of(0.5, 1.0) == pytest.approx(2 / 3)
+
+
+def test_figures_are_saved_as_plain_json_and_read_again(tmp_path):
+    table = metrics.per_label([0, 1], [0, 1], NAMES)
+    path = metrics.save_metrics(
+        tmp_path / "new",
+        test={"f1": np.float32(0.5), "loss": float("nan"), "worst": float("-inf")},
+        labels=table,
+        seeds=pd.Series({1: 0.9, 2: pd.NA}),
+        shape=np.array([[1, 2]]),
+        folder=tmp_path,
+        name="Größe",
+    )
+    assert path == tmp_path / "new" / "metrics.json"
+    found = metrics.load_metrics(path)
+    assert found == metrics.load_metrics(path.parent)
+    assert found["test"] == {"f1": 0.5, "loss": None, "worst": None}
+    assert found["labels"]["recall"] == {"a": 1.0, "b": 1.0, "c": None}
+    assert found["labels"]["support"] == {"a": 1, "b": 1, "c": 0}
+    assert found["seeds"] == {"1": 0.9, "2": None}
+    assert (found["shape"], found["folder"], found["name"]) == ([[1, 2]], str(tmp_path), "Größe")
+    assert "NaN" not in path.read_text("utf-8")
+    assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match=r"metrics\.json isn't a JSON object"):
+        metrics.load_metrics(path)
 
 
 def test_one_string_instead_of_a_list_is_an_error():

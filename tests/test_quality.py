@@ -1,9 +1,11 @@
+import unicodedata
+
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import concatenate_datasets
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
-from cookbook import data, quality
+from cookbook import data, quality, tables, words
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def test_nothing_is_wrong_with_the_shipped_titles(frame):
 
 
 def test_the_additional_titles_are_clean_together_with_the_rest(frame):
-    more = data.read_csv(data.shipped("clickbait_titles_more.csv"))
+    more = tables.read(data.shipped("clickbait_titles_more.csv"))
     report = quality.check(pd.concat([frame, more], ignore_index=True))
     assert report.ok, report.problems
 
@@ -103,7 +105,7 @@ def test_a_leak_between_splits_is_called_one_and_train_keeps_the_row(frame):
     splits["test"] = splits["test"].add_item(leaked)
     report = quality.check(splits)
     assert kinds(report) == {"leak"}
-    assert "1 across splits" in report.problems[0]
+    assert report.problems[0].startswith("leak: 1 rows, such as test 358")
     cleaned = report.clean()
     assert len(cleaned["test"]) == len(splits["test"]) - 1
     assert len(cleaned["train"]) == len(splits["train"])
@@ -137,7 +139,7 @@ def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(frame):
     from rapidfuzz import fuzz
 
     texts = frame["text"][~frame["text"].str.contains(r"\d")].iloc[:400]
-    keys = [quality.normalise(text) for text in texts]
+    keys = [words.normalise(text) for text in texts]
     alike = {
         (i, j)
         for j in range(400)
@@ -150,11 +152,11 @@ def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(frame):
 
 
 def test_rows_that_are_no_text_are_named():
-    with pytest.raises(ValueError, match="row 1 of 'all': 7 is no text"):
+    with pytest.raises(ValueError, match="Row 1 of 'all' is no text"):
         quality.check(pd.DataFrame({"text": ["a", 7], "label": ["x", "y"]}))
     with pytest.raises(ValueError, match="no column 'label'"):
         quality.check(pd.DataFrame({"text": ["a"]}))
-    with pytest.raises(ValueError, match="row 1 of 'all' has no label"):
+    with pytest.raises(ValueError, match="Row 1 of 'all' is without a label"):
         quality.check(pd.DataFrame({"text": ["a", "b"], "label": ["x", None]}))
 
 
@@ -165,13 +167,59 @@ def test_tiny_and_odd_texts_do_not_break_the_report():
     assert len(report.clean()) == len(texts)
 
 
+@pytest.mark.parametrize("sign", ["！", "？", "。", "「」", "：", "７"])
+def test_full_width_signs_give_a_label_away(sign):
+    signs = list("天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳云腾致雨露结为霜")
+    draw = np.random.default_rng(0)
+    texts = ["".join(draw.choice(signs, 12, replace=False)) for _ in range(120)]
+    marked = [text + sign if i < 60 else text for i, text in enumerate(texts)]
+    report = quality.check(pd.DataFrame({"text": marked, "label": ["bait"] * 60 + ["fact"] * 60}))
+    assert any("giveaway" in problem and "'bait'" in problem for problem in report.problems)
+
+
+def test_copies_in_another_form_of_unicode_leak():
+    texts = ["Đội tuyển thắng trận đầu tiên", "Ｃａｆé Straße", "ﬁnal für Anfänger", "한국 여행"]
+    parts = {
+        form: Dataset.from_dict(
+            {"text": [unicodedata.normalize(form, text) for text in texts], "label": list("abab")}
+        )
+        for form in ("NFC", "NFKD")
+    }
+    report = quality.check(DatasetDict(train=parts["NFC"], test=parts["NFKD"]))
+    assert report.duplicates["leaks"].sum() == 4
+    assert set(report.duplicates["kind"]) == {"exact"}
+    assert len(report.clean()["train"]) == 4
+    assert len(report.clean()["test"]) == 0
+
+
+def test_labels_that_differ_in_case_or_join_others_are_problems(titles):
+    rows = titles.groupby("label").head(40).reset_index(drop=True)
+    rows.loc[:9, "label"] = rows.loc[:9, "label"].str.upper()
+    told = [problem for problem in quality.check(rows).problems if problem.startswith("labels:")]
+    assert told
+    assert all("differ in case" in problem for problem in told)
+    rows["label"] = ["a", "b", "a|b", "b"] * 20
+    assert any("join" in problem for problem in quality.check(rows).problems)
+
+
+def test_files_are_read_and_doubled_columns_are_named(tmp_path):
+    path = tmp_path / "titles.csv"
+    path.write_text("text,label,label\nRain,a,b\n")
+    with pytest.raises(ValueError, match="more than one column called 'label'"):
+        quality.check(str(path))
+    path.write_text("text,label\nRain,a\nrain!,a\nSun,b\n")
+    report = quality.check(str(path))
+    assert report.duplicates["row"].tolist() == [1]
+    assert report.clean()["text"].tolist() == ["Rain", "Sun"]
+
+
 def test_who_beats_whom_matters():
     assert quality.near_duplicates(pd.Series(["United beat City", "City beat United"])).empty
 
 
 @pytest.fixture(scope="module")
 def posts():
-    return data.read_csv(data.shipped("tech_keywords.csv"), label=None)
+    return tables.read(data.shipped("tech_keywords.csv"))
 
 
 def checked(**columns):
@@ -186,7 +234,7 @@ def test_little_is_wrong_with_the_shipped_keywords(posts):
     assert report.rows == 3689
     assert report.per_text == pytest.approx(4.7, abs=0.1)
     assert report.literal == pytest.approx(0.89, abs=0.02)
-    assert quality.check_keywords(report.clean()).ok
+    assert sum(map(len, report.clean().values())) == 3688
 
 
 @pytest.mark.parametrize(
@@ -221,6 +269,7 @@ def test_texts_that_repeat_another_split_leak(posts):
 
 
 def test_flipped_labels_stand_in_the_worst_tenth(titles):
+    titles = titles.groupby("label").head(800).reset_index(drop=True)
     flipped = np.random.default_rng(0).choice(len(titles), round(0.05 * len(titles)), replace=False)
     spoilt = titles.copy()
     other = spoilt["label"].map({"clickbait": "factual", "factual": "clickbait"})
@@ -242,7 +291,7 @@ def test_doubtful_rows_keep_their_place_in_the_splits(titles):
 
 
 def test_keywords_far_from_their_text_are_doubtful():
-    posts = data.read_csv(data.shipped("tech_keywords.csv"), label=None).head(200)
+    posts = tables.read(data.shipped("tech_keywords.csv")).head(200)
     posts.loc[17, "keywords"] = "Kubernetes operators, Elixir, quantum annealing"
     posts.loc[18, "keywords"] = None
     assert set(quality.doubtful(posts, keywords="keywords").head(2)["row"]) == {17, 18}

@@ -1,0 +1,200 @@
+"""What stands on the surface of texts: signs that give a label away, and near duplicates."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from rapidfuzz import fuzz, process
+from tqdm.auto import tqdm
+
+from cookbook import words
+
+Form = tuple[str, str, tuple[str, ...]]
+
+# What a reader would call cheating: signs that say nothing of the content. Each maps a text, its
+# full-width signs narrowed, to a number; yes/no signs to 0 or 1.
+SURFACE_FEATURES: dict[str, Callable[[str], float]] = {
+    "has '!'": lambda text: "!" in text,
+    "has '?'": lambda text: "?" in text or "؟" in text,
+    "has a digit": lambda text: any(c.isdigit() for c in text),
+    "starts with a digit": lambda text: text[:1].isdigit(),
+    "has a quotation mark": lambda text: any(c in words.QUOTES for c in text),
+    "has a colon": lambda text: ":" in text,
+    "ends in punctuation": lambda text: text.rstrip()[-1:] in tuple(words.ENDS),
+    "share of capitalised words": lambda text: _share(text.split(), lambda word: word[0].isupper()),
+    "share of capitals": lambda text: _share(text, str.isupper),
+    "characters": len,
+    "words": lambda text: len(words.tokens(text)),
+}
+
+
+def surface_giveaways(texts: pd.Series, labels: pd.Series) -> pd.DataFrame:
+    """Measure how well one surface feature alone tells each label from the rest.
+
+    The score is the balanced accuracy of the best threshold on that feature: (1 + D) / 2, with D
+    the two-sample Kolmogorov-Smirnov statistic. Openings (the first two words) are scored by their
+    label rate in the other half of the rows, so that rare ones prove nothing by themselves.
+
+    Args:
+        texts: The texts.
+        labels: A label per text.
+
+    Returns:
+        One row per feature and label, the highest score first: `feature`, `label`, `score` (0.5 to
+        1), `mean_in` and `mean_out` (mean of the feature within the label and elsewhere), `flagged`
+        (whether D exceeds what chance gives once in a thousand).
+
+    Example:
+        >>> table = surface_giveaways(pd.Series(["Wow!", "No!", "a", "b"]), pd.Series(list("xxyy")))
+        >>> float(table["score"].max())
+        1.0
+    """
+    from scipy.stats import ks_2samp
+
+    narrow = [unicodedata.normalize("NFKC", text) for text in texts]
+    values = {
+        name: np.array([feature(text) for text in narrow], dtype=float)
+        for name, feature in SURFACE_FEATURES.items()
+    }
+    spelt = [set(words.tokens(words.fold(text))) for text in narrow]
+    openings = [" ".join(words.tokens(words.fold(text))[:2]) for text in narrow]
+    each = pd.Series(spelt).explode().dropna()
+    # How many texts of a label have a word.
+    having = pd.crosstab(each.to_numpy(), labels.to_numpy()[each.index])
+    having = having[having.sum(axis=1) >= min(5, len(labels))]
+    sizes = labels.value_counts()
+    names = sorted(sizes.index, key=str)
+    rows = []
+    for name in names if len(names) > 1 else []:
+        inside = (labels == name).to_numpy()
+        # Critical value of the two-sample Kolmogorov-Smirnov test at 0.001.
+        critical = 1.95 * np.sqrt(1 / inside.sum() + 1 / (~inside).sum())
+        shares = having[name] / sizes[name]
+        others = having.drop(columns=name).sum(axis=1) / (len(labels) - sizes[name])
+        measured = values | {"first two words": _rate(openings, inside)}
+        for word in (shares - others).abs().nlargest(3).index:
+            measured[f"the word '{word}'"] = np.array([word in text for text in spelt], dtype=float)
+        for feature, value in measured.items():
+            within, without = value[inside], value[~inside]
+            distance = float(ks_2samp(within, without, method="asymp").statistic)
+            means = within.mean(), without.mean()
+            rows.append((feature, name, (1 + distance) / 2, *means, distance > critical))
+    columns = ["feature", "label", "score", "mean_in", "mean_out", "flagged"]
+    table = pd.DataFrame(rows, columns=columns).astype({"flagged": bool})
+    if len(names) == 2:  # what tells one from the rest tells the other as well: say it once
+        table = table[table["mean_in"] >= table["mean_out"]].drop_duplicates("feature")
+    return table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _rate(openings: list[str], inside: np.ndarray) -> np.ndarray:
+    """Give each opening the rate of the label that it has in the other half of the rows."""
+    half = np.random.default_rng(0).permutation(len(openings)) % 2
+    rates = pd.Series(inside).groupby([half, openings]).mean()
+    other = pd.MultiIndex.from_arrays([1 - half, openings])
+    return rates.reindex(other).fillna(inside.mean()).to_numpy()
+
+
+def _share(items: str | list[str], test: Callable[[str], bool]) -> float:
+    return sum(map(test, items)) / len(items) if items else 0.0
+
+
+def near_duplicates(
+    texts: pd.Series, similarity: float = 90, ignore_numbers: bool = False
+) -> pd.DataFrame:
+    """Find texts that repeat an earlier one, to the letter or nearly.
+
+    Two texts are compared by rapidfuzz's `ratio` (the share of characters in common, in order) on
+    their normalised words, both as they stand and sorted: in order, so that it matters who beat
+    whom; sorted, so that another word weighs more. Texts that differ in a number tell different
+    things ('wins 3-1', 'version 14') and aren't duplicates unless told so.
+
+    Args:
+        texts: The texts.
+        similarity: From 0 to 100, the ratio from which two texts count as the same.
+        ignore_numbers: Whether to leave numbers out of the comparison.
+
+    Returns:
+        One row per repeated text: `row` (its position), `of` (the position of the first text of its
+        group) and `similarity` to the closest earlier one (0 to 100).
+
+    Example:
+        >>> near_duplicates(pd.Series(["The sun rises", "Tea", "the sun rises!"])).values.tolist()
+        [[2.0, 0.0, 100.0]]
+    """
+    forms = [_comparable(text, ignore_numbers) for text in texts]
+    order = sorted(range(len(forms)), key=lambda i: len(forms[i][0]))
+    keys = [forms[i][0] for i in order]
+    lengths = np.array(list(map(len, keys)), dtype=int)
+    # ratio = 200 * common / (a + b) can't reach `similarity` unless the longer text is at most
+    # this many times as long as the shorter.
+    stretch = 200 / max(similarity, 1) - 1
+    ends = lengths.searchsorted(lengths * stretch + 1e-9, side="right")
+    found = []
+    step = 256
+    for start in tqdm(range(0, len(keys), step), desc="Near duplicates", leave=False, delay=1):
+        part = keys[start : start + step]
+        later = keys[start : ends[start + len(part) - 1]]
+        scores = process.cdist(part, later, scorer=fuzz.ratio, score_cutoff=similarity, workers=-1)
+        for i, j in np.argwhere(scores).tolist():
+            a, b = sorted((order[start + i], order[start + j]))
+            if i < j and _repeats(forms[a], forms[b], similarity):
+                found.append((a, b, scores[i, j]))
+    first = list(range(len(forms)))
+    best: dict[int, float] = {}
+    for a, b, score in sorted(found):
+        first[b] = min(first[b], first[a])
+        best[b] = max(best.get(b, 0.0), score)
+    table = [(row, first[row], best[row]) for row in sorted(best)]
+    return pd.DataFrame(table, columns=["row", "of", "similarity"]).astype({"row": int, "of": int})
+
+
+def first_duplicate(
+    text: str, earlier: Sequence[str], similarity: float = 90, ignore_numbers: bool = False
+) -> int | None:
+    """Say which earlier text this one repeats, by the rule of `near_duplicates`.
+
+    For texts that come one by one: the earlier ones are prepared once and remembered.
+
+    Args:
+        text: The new text.
+        earlier: The texts before it.
+        similarity: From 0 to 100, the ratio from which two texts count as the same.
+        ignore_numbers: Whether to leave numbers out of the comparison.
+
+    Returns:
+        Position of the first such text; None where the text is new.
+
+    Example:
+        >>> first_duplicate("the sun rises!", ["Tea", "The sun rises"])
+        1
+    """
+    form = _comparable(text, ignore_numbers)
+    for position, other in enumerate(earlier):
+        if _repeats(form, _comparable(other, ignore_numbers), similarity):
+            return position
+    return None
+
+
+def _repeats(one: Form, other: Form, similarity: float) -> bool:
+    return (
+        bool(one[0])
+        and one[2] == other[2]
+        and all(
+            fuzz.ratio(*pair, score_cutoff=similarity) >= similarity
+            for pair in zip(one[:2], other[:2], strict=True)
+        )
+    )
+
+
+@lru_cache(maxsize=1 << 17)
+def _comparable(text: str, ignore_numbers: bool) -> Form:
+    """Return the words in order, the words sorted, and the numbers among them."""
+    parts = words.normalise(text).split()
+    numbers = tuple(sorted(part for part in parts if part[0].isdigit()))
+    if ignore_numbers:
+        parts, numbers = [part for part in parts if not part[0].isdigit()], ()
+    return " ".join(parts), " ".join(sorted(parts)), numbers
