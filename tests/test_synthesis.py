@@ -1,24 +1,18 @@
-"""Synthesis against real HTTP: a scripted server for faults, a real small model for the rest."""
+"""Texts written and annotated: a scripted server for faults, a real small model for the rest."""
 
 import json
-import os
+import multiprocessing
 import random
-import signal
-import subprocess
-import sys
-from pathlib import Path
-from types import SimpleNamespace
+import re
 
 import pandas as pd
 import pytest
 from pydantic import BaseModel
 
-from cookbook import data, quality
+from cookbook import quality, tables, words
 from cookbook.synthesis import CLICKBAIT, Label, annotate, generate_texts, tidy
-from tests.servers import ollama as real
-from tests.servers.scripted_ollama import Cut, Failure, Raw, Slow, Truncated, serving, title
+from tests.servers.scripted_ollama import Raw, Slow, Thought, Truncated, serving, title
 
-ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ["text", "label", "topic", "style", "model", "prompt_version", "seed"]
 
 
@@ -43,7 +37,7 @@ def write(out, server, **settings):
 def test_it_writes_equally_many_usable_titles_per_label_over_the_same_topics(tmp_path):
     with serving(title) as server:
         done = write(tmp_path / "titles.csv", server, per_label=12, concurrency=4)
-    rows = data.read_csv(tmp_path / "titles.csv")
+    rows = tables.read(tmp_path / "titles.csv")
     assert list(rows.columns) == COLUMNS
     assert rows["label"].value_counts().to_dict() == {"clickbait": 12, "factual": 12}
     assert rows["text"].is_unique
@@ -68,8 +62,9 @@ def test_titles_are_filtered_with_a_reason_and_nothing_is_lost(tmp_path):
         "Here is a title: dogs like warm rain": "meta text",
         "A clickbait title about a dog": "meta text",
         CLICKBAIT[0].examples[0][1]: "copied example",
-        '{"headline": "A dog likes warm rain"}': "wrong schema",
-        '{"title": 7}': "wrong schema",
+        '{"headline": "A dog likes warm rain"}': "wrong schema: title: Field required",
+        '{"title": null}': "wrong schema: title: Input should be a valid string",
+        "{nothing}": "no JSON",
         Truncated('{"title": "A dog likes'): "truncated",
         Raw(b"garbage"): "garbled answer",
         Raw(
@@ -89,13 +84,80 @@ def test_titles_are_filtered_with_a_reason_and_nothing_is_lost(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "Sure! Dogs like warm rain",
+        "Certainly: Dogs like warm rain",
+        "Sure, here is a title on rain",
+        "Here is a title: dogs like warm rain",
+        "Here are three headlines for you: one",
+        "Title: dogs like warm rain",
+        "A clickbait title about a dog",
+        "This is a factual title about a dog",
+        "As an AI language model, I like dogs",
+        "I'm sorry, but I can't assist with that",
+        "Dogs of [insert city] like warm rain",
+        "Dogs of {place} like warm rain",
+        "Dogs of <Company Name> like warm rain",
+        '{"headline": "Dogs like warm rain',
+    ],
+)
+def test_talk_about_the_answer_is_no_title(tmp_path, text):
+    with serving(answering(json.dumps({"title": text}))) as server:
+        done = write(tmp_path / "titles.csv", server, per_label=1)
+    assert done.rejected["reason"].tolist() == ["meta text"]
+
+
+def test_titles_that_merely_sound_like_such_talk_are_kept(tmp_path):
+    titles = [
+        "Bank trains a large language model on its own mail",
+        "Actor poses as an AI for a week",
+        "Sure Start centres to close in June",
+        "Of course you can grow figs in Scotland",
+        "Sure, dogs love snow, but cats vote against it",
+        "Here are the nine ferries that never sailed: the map",
+        "Here is why your bread sinks",
+        "Coach says '[they] will be ready' by Sunday",
+        "I can't help crying at this video [watch]",
+        "Why clickbait titles still work on all of us",
+        "How the <b> tag outlived its inventor",
+        "Headline writers of Fleet Street go on strike",
+    ]
+    with serving(answering(*titles)) as server:
+        done = write(tmp_path / "titles.csv", server, per_label=6)
+    assert sorted(done.rows["text"]) == sorted(titles)
+
+
+def test_words_are_counted_where_there_are_no_spaces(tmp_path):
+    labels = [Label("a", "标题党", (("城市", "她打开门之后沉默了很久"),))]
+    answers = [
+        "市长辞职",
+        "北京地铁新线九月全线通车运营",
+        "很" * 80,
+        "雨，雨",
+        "警方逮捕三名盗窃案嫌疑人",
+    ]
+    with serving(answering(*answers)) as server:
+        done = write(tmp_path / "x.csv", server, labels=labels, topics=["城市"], per_label=3)
+    assert done.rows["text"].tolist() == [answers[0], answers[1], answers[4]]
+    assert done.rejected["reason"].tolist() == ["too long", "too short"]
+
+
+@pytest.mark.parametrize(
     ("raw", "clean"),
     [
         ('"Quoted"', "Quoted"),
         ("“Curly” at both “ends”", "“Curly” at both “ends”"),
         ("  You won't  believe it!!! ", "You won't believe it"),
         ("'It's over.'", "It's over"),
+        ("‘It’s over’", "It’s over"),
         ("Is it?", "Is it?"),
+        ("本当？", "本当？"),
+        ("「本当に終わり！」", "本当に終わり"),
+        ("「A」と「B」", "「A」と「B」"),
+        ("『终于来了』。", "终于来了"),
+        ("यह खत्म हुआ।", "यह खत्म हुआ"),
+        ("انتهى الأمر۔", "انتهى الأمر"),
         ("", ""),
         ("!", ""),
     ],
@@ -104,14 +166,13 @@ def test_tidying_unwraps_every_label_alike(raw, clean):
     assert tidy(raw) == clean
 
 
-def test_a_list_per_question_gives_several_rows(tmp_path):
-    def three(request, number):
-        titles = [
-            json.loads(title({"options": {"seed": 1000 + 3 * number + i}}, 0))["title"]
-            for i in range(3)
-        ]
-        return json.dumps({"titles": titles})
+def three(request, number):
+    seeds = (3 * request["options"]["seed"] + i for i in range(3))
+    titles = [json.loads(title({"options": {"seed": seed}}, 0))["title"] for seed in seeds]
+    return json.dumps({"titles": titles})
 
+
+def test_a_list_per_question_gives_several_rows(tmp_path):
     with serving(three) as server:
         done = write(tmp_path / "titles.csv", server, per_call=3, per_label=6)
     assert done.rows["label"].value_counts().to_dict() == {"clickbait": 6, "factual": 6}
@@ -162,15 +223,30 @@ def test_a_finished_file_asks_nothing_more_and_a_larger_one_only_the_rest(tmp_pa
         write(out, server)
         before = out.read_bytes()
         asked = len(server.requests)
-        write(out, server)
+        write(out, server, model="phi3:latest")
         assert out.read_bytes() == before
         assert len(server.requests) == asked
         write(out, server, per_label=8)
         assert len(server.requests) == asked + 6
-    assert data.read_csv(out)["label"].value_counts().to_dict() == {"clickbait": 8, "factual": 8}
+    assert tables.read(out)["label"].value_counts().to_dict() == {"clickbait": 8, "factual": 8}
 
 
-def test_another_model_adds_its_own_rows_to_the_file(tmp_path):
+@pytest.mark.parametrize("per_call", [1, 3])
+def test_lost_rows_come_back_from_the_journal_without_a_question(tmp_path, per_call):
+    out = tmp_path / "titles.csv"
+    answer = three if per_call == 3 else answering(*["Too short"] * 3)
+    with serving(answer) as server:
+        write(out, server, per_call=per_call)
+        whole, asked = out.read_bytes(), len(server.requests)
+        lines = whole.splitlines(keepends=True)
+        for left in ([], lines[:1], lines[:7]):
+            out.write_bytes(b"".join(left))
+            write(out, server, per_call=per_call)
+            assert sorted(out.read_bytes().splitlines()) == sorted(whole.splitlines())
+        assert len(server.requests) == asked
+
+
+def test_another_model_or_prompt_adds_its_own_rows_to_the_file(tmp_path):
     out = tmp_path / "titles.csv"
 
     def shifted(request, number):
@@ -180,10 +256,14 @@ def test_another_model_adds_its_own_rows_to_the_file(tmp_path):
         write(out, server)
     with serving(shifted, models=["qwen"]) as server:
         done = write(out, server, model="qwen")
-    assert len(done.rows) == 10
-    assert data.read_csv(out)["model"].value_counts().to_dict() == {"phi3": 10, "qwen": 10}
+        assert len(done.rows) == 10
+        assert tables.read(out)["model"].value_counts().to_dict() == {"phi3": 10, "qwen": 10}
+        warmer = write(out, server, model="qwen", temperature=1.5, seed=90_000)
+    assert len(warmer.rows) == 10
+    assert len(tables.read(out)) == 30
 
 
+@pytest.mark.filterwarnings("ignore:.*torn line")
 @pytest.mark.parametrize("torn", ['"A half, tit', "A half title,clickb", '"Two\nlines", and'])
 def test_a_torn_line_is_taken_off(tmp_path, torn):
     out = tmp_path / "titles.csv"
@@ -201,145 +281,95 @@ def test_titles_that_look_like_numbers_or_nothing_stay_as_they_are(tmp_path):
     with serving(answering(*odd)) as server:
         write(out, server)
         write(out, server, per_label=6)
-    assert set(odd) <= set(data.read_csv(out)["text"])
+    assert set(odd) <= set(tables.read(out)["text"])
 
 
-def test_a_file_of_other_columns_is_left_alone(tmp_path):
-    out = tmp_path / "titles.csv"
-    out.write_text("text,label\nmine,a\n", "utf-8")
-    with serving(title) as server, pytest.raises(ValueError, match="Name another file"):
-        write(out, server)
-    assert out.read_text("utf-8") == "text,label\nmine,a\n"
+@pytest.mark.parametrize("name", ["titles.csv", "titles.rejected.csv", "titles.answers.csv"])
+@pytest.mark.parametrize(
+    "mine", [b"text,label\nmine,a\n", b"My notes, on one line", b'a,b\n5",6\n']
+)
+def test_a_file_of_something_else_is_left_alone(tmp_path, name, mine):
+    (tmp_path / name).write_bytes(mine)
+    with serving(title) as server, pytest.raises(ValueError, match=f"{re.escape(name)} .* left as"):
+        write(tmp_path / "titles.csv", server)
+    assert (tmp_path / name).read_bytes() == mine
+    assert not server.requests
 
 
-def command(*options, host):
-    return subprocess.Popen(
-        [sys.executable, "-m", "cookbook.synthesis", *map(str, options), "--host", host],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        # Whoever runs the tests in the background has them, and their children, ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+def process(work, *arguments, **settings):
+    """Start a process that can be killed; `forkserver` has done the imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([generate_texts.__module__])
+    started = context.Process(target=work, args=arguments, kwargs=settings)
+    started.start()
+    return started
 
 
-def test_killed_at_twenty_moments_it_ends_with_the_same_file(tmp_path):
+def test_killed_at_any_moment_it_ends_with_the_same_texts(tmp_path):
     """kill -9 whenever another random number of questions has arrived; then let it finish."""
     rng = random.Random(0)
-    plan = {"per_label": 150, "concurrency": 4}
     now_and_then = answering(*["Too short"] * 3)
+    with serving(title, delay=0.002) as server:
+        write(tmp_path / "whole.csv", server, per_label=60, concurrency=4)
     with serving(now_and_then, delay=0.002) as server:
-        write(tmp_path / "whole.csv", server, **plan)
-    with serving(now_and_then, delay=0.002) as server:
-        kills = 0
-        for _ in range(60):
-            options = ["titles", "--per-label", 150, "--out", tmp_path / "killed.csv"]
-            process = command(*options, host=server.url)
-            if kills < 20:
+        for kill in (True, True, True, False):
+            settings = {"per_label": 60, "host": server.url}
+            started = process(generate_texts, tmp_path / "killed.csv", **settings)
+            if kill:
                 assert server.wait_for(len(server.requests) + rng.randint(1, 14))
-                process.kill()
-                kills += process.wait() == -signal.SIGKILL
-            process.communicate()
-            if process.returncode == 0:
-                break
-        assert kills >= 20
-    whole, killed = (data.read_csv(tmp_path / f"{name}.csv") for name in ("whole", "killed"))
-    assert killed["label"].value_counts().to_dict() == {"clickbait": 150, "factual": 150}
+                started.kill()
+            started.join()
+        assert started.exitcode == 0
+        asked = [json.dumps(request, sort_keys=True) for request in server.requests]
+    whole, killed = (tables.read(tmp_path / f"{name}.csv") for name in ("whole", "killed"))
+    assert killed["label"].value_counts().to_dict() == {"clickbait": 60, "factual": 60}
     assert killed["text"].is_unique
     assert not killed.duplicated(["model", "prompt_version", "label", "topic", "seed"]).any()
-    assert killed["prompt_version"].unique().tolist() == whole["prompt_version"].unique().tolist()
-    # What was asked just before a kill is asked again, so no more than that is missing or new.
-    assert len(set(whole["text"]) & set(killed["text"])) >= 290
+    assert len(set(whole["text"]) & set(killed["text"])) >= 117
+    # What was under way at a kill, and only that, is asked again.
+    assert len(asked) - len(set(asked)) <= 3 * 4
 
 
-def test_a_second_process_on_the_same_file_is_refused(tmp_path):
+def test_a_second_run_on_the_same_file_is_refused(tmp_path):
     out = tmp_path / "titles.csv"
     with serving(title, delay=0.05) as server:
-        process = command("titles", "--per-label", 500, "--out", out, host=server.url)
+        started = process(generate_texts, out, host=server.url)
         assert server.wait_for(3)
-        with pytest.raises(RuntimeError, match="Another process is writing"):
+        with pytest.raises(RuntimeError, match=r"Another run is writing .*titles\.csv"):
             write(out, server)
-        process.kill()
-        process.communicate()
+        started.kill()
+        started.join()
         write(out, server)  # a killed process holds no lock
 
 
-def test_ctrl_c_leaves_a_clean_file_and_says_how_to_go_on(tmp_path):
-    out = tmp_path / "titles.csv"
-    with serving(title, delay=0.02) as server:
-        process = command("titles", "--per-label", 500, "--out", out, host=server.url)
-        assert server.wait_for(30)
-        process.send_signal(signal.SIGINT)
-        output = "".join(process.communicate())
-    assert process.returncode == 130
-    assert "To go on, run the same again" in output
-    assert "Traceback" not in output
-    rows = data.read_csv(out)
-    assert len(rows) >= 10
-    assert out.read_text("utf-8").endswith("\n")
-
-
-# --- Faults
-
-
-def test_no_server(tmp_path):
-    with pytest.raises(ConnectionError, match="ollama serve"):
-        generate_texts(tmp_path / "x.csv", host="http://127.0.0.1:9")
-    assert not (tmp_path / "x.csv").exists()
-
-
-def test_a_model_that_was_not_pulled(tmp_path):
-    with serving(title) as server, pytest.raises(LookupError, match="ollama pull mistral"):
-        write(tmp_path / "x.csv", server, model="mistral")
-
-
-def test_an_answer_that_takes_too_long(tmp_path):
-    def slow(request, number):
-        return Slow(title(request, number), 30)
-
-    with serving(slow) as server, pytest.raises(TimeoutError, match="Raise timeout="):
-        write(tmp_path / "x.csv", server, timeout=0.2)
+# --- Giving up, and settings
 
 
 @pytest.mark.parametrize(
-    "fault", [Failure(503, "server busy"), Failure(500, "llama runner died"), Cut('{"title": "A')]
+    ("answer", "told"),
+    [
+        ("The same title again and again", "50 rejections .*'duplicate'.* other words= or topics"),
+        ('{"name": "no title"}', "50 rejections .*title: Field required.* Try a larger model"),
+        (Thought("", "Hmm", reason="length"), "while thinking.* one that doesn't think"),
+        ("Short", "'too short': .*Short"),
+    ],
 )
-def test_what_may_pass_is_tried_again(tmp_path, fault):
-    with serving(answering(fault, fault)) as server:
-        done = write(tmp_path / "titles.csv", server)
-    assert len(server.requests) == 12
-    assert len(done.rows) == 10
-    assert done.rejected.empty
-
-
-def test_a_server_that_stays_busy(tmp_path, monkeypatch):
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
-    with serving(title) as server:
-        write(tmp_path / "titles.csv", server, per_label=2)
-        server.answer = lambda request, number: Failure(503, "server busy")
-        with pytest.raises(ConnectionError, match="stays busy"):
-            write(tmp_path / "titles.csv", server)
-        server.answer = title
-        write(tmp_path / "titles.csv", server)
-    assert len(data.read_csv(tmp_path / "titles.csv")) == 10
-
-
-def test_a_server_that_refuses_the_question(tmp_path):
-    refusal = Failure(400, "invalid format")
-    with serving(answering(refusal)) as server, pytest.raises(RuntimeError, match=r"400.*invalid"):
-        write(tmp_path / "x.csv", server)
-
-
-@pytest.mark.parametrize("answer", ["The same title again and again", '{"name": "no title"}'])
-def test_it_gives_up_on_a_model_that_cannot_do_it(tmp_path, answer):
+def test_it_gives_up_on_a_model_that_cannot_do_it_and_says_what_to_do(tmp_path, answer, told):
     with (
         serving(answering(*[answer] * 500)) as server,
-        pytest.raises(RuntimeError, match=r"phi3 isn't up to this: 50 rejections in a row"),
+        pytest.raises(RuntimeError, match=rf"phi3 isn't up to this: .*{told}"),
     ):
         write(tmp_path / "x.csv", server)
     assert len(server.requests) < 60
+
+
+def test_without_a_server_or_model_no_file_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    with pytest.raises(ConnectionError, match="ollama serve"):
+        generate_texts(tmp_path / "x.csv", host="http://127.0.0.1:9")
+    with serving(title) as server, pytest.raises(LookupError, match="ollama pull mistral"):
+        write(tmp_path / "x.csv", server, model="mistral")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -355,6 +385,11 @@ def test_it_gives_up_on_a_model_that_cannot_do_it(tmp_path, answer):
 def test_settings_that_cannot_work(tmp_path, settings):
     with pytest.raises(ValueError, match=r"must be positive|Give each label"):
         generate_texts(tmp_path / "x.csv", **settings)
+
+
+def test_what_grows_row_by_row_is_a_csv(tmp_path):
+    with serving(title) as server, pytest.raises(ValueError, match=r"end its name in \.csv"):
+        write(tmp_path / "titles.parquet", server)
 
 
 # --- Annotations
@@ -389,7 +424,7 @@ def test_every_text_gets_its_own_annotation(tmp_path, posts):
     with serving(annotator()) as server:
         done = annotate(tmp_path / "posts.csv", tmp_path / "out.csv", host=server.url)
     assert len(server.requests) == 2
-    rows = data.read_csv(tmp_path / "out.csv", label=None)
+    rows = tables.read(tmp_path / "out.csv")
     assert list(rows.columns)[:5] == ["text", "source", "keywords", "topic", "summary"]
     assert rows["text"].tolist() == posts["text"].tolist()
     assert rows["keywords"].tolist() == [text.split()[2] for text in posts["text"]]
@@ -423,8 +458,91 @@ def test_what_stays_bad_is_kept_with_its_reason(tmp_path, posts):
         assert len(server.requests) == asked
     assert len(done.rows) == 10
     assert done.rejected[["text", "answer", "reason"]].values.tolist() == [
-        ["we use Kafka now", "I can't do Kafka", "wrong schema"]
+        ["we use Kafka now", "I can't do Kafka", "no JSON"]
     ]
+
+
+def test_other_types_are_taken_and_what_is_missing_is_named(tmp_path, posts):
+    given = {"Redis": "Redis, Valkey", "Docker": ["Docker", 28], "Rust": None}
+
+    def spoil(answers, number):
+        for answer in answers:
+            answer["keywords"] = given.get(answer["keywords"][0], answer["keywords"])
+        return answers
+
+    with serving(annotator(spoil)) as server:
+        done = annotate(posts.head(3), tmp_path / "out.csv", host=server.url)
+    assert done.rows["keywords"].tolist() == ["Redis, Valkey", "Docker, 28"]
+    assert done.rejected["reason"].tolist() == [
+        "wrong schema: keywords: Input should be a valid list"
+    ]
+
+
+def test_answers_with_thoughts_fences_or_one_by_one_are_read(tmp_path, posts):
+    def answer(request, number):
+        answers = json.loads(annotator()(request, number))["answers"]
+        return '<think>{"answers": []}</think>```json\n' + "\n".join(map(json.dumps, answers))
+
+    with serving(answer) as server:
+        done = annotate(posts, tmp_path / "out.csv", host=server.url)
+    assert len(done.rows) == 11
+
+
+def test_all_columns_are_kept_letter_by_letter(tmp_path):
+    source, out = tmp_path / "posts.csv", tmp_path / "out.csv"
+    cells = [
+        ["we use Redis", "NA", "007", "1.10", "", 'a "quoted", one'],
+        ["we\rlost Kafka", "None", "1e5", "-0", " ", "two\nlines"],
+    ]
+    frame = pd.DataFrame(cells, columns=["text", "country", "model", "reason", "answer", "0"])
+    tables.write(frame, source)
+    with serving(annotator()) as server:
+        for _ in range(2):
+            done = annotate(source, out, host=server.url)
+        assert len(server.requests) == 1
+    assert tables.read(out).iloc[:, :6].values.tolist() == cells
+    assert done.rows["model_predicted"].tolist() == ["phi3", "phi3"]
+    assert done.reasons.empty
+
+
+def test_a_frame_may_hold_lists_numbers_and_gaps(tmp_path):
+    frame = pd.DataFrame(
+        {"text": ["we use Redis", "we use Go", "  ", None], 7: [["a", "b"], [], None, []]}
+    )
+    with serving(annotator()) as server:
+        for _ in range(2):
+            with pytest.warns(UserWarning, match="2 of 4 rows have no text in 'text'"):
+                done = annotate(frame, tmp_path / "out.csv", host=server.url)
+    assert done.rows["7"].tolist() == ['["a", "b"]', "[]"]
+    assert len(server.requests) == 1
+
+
+def test_equal_texts_of_other_rows_get_their_own_annotation(tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    monday = pd.DataFrame(
+        {"id": [1, 2, 2], "text": ["Docker is down", "Redis is up", "Redis is up"]}
+    )
+    tuesday = pd.DataFrame({"id": [3, 2], "text": ["Docker is down", "Redis is up"]})
+    with serving(annotator()) as server:
+        for day in (monday, tuesday, monday, tuesday):
+            annotate(day, out, host=server.url)
+    assert "2 of 2 rows stand in" in capsys.readouterr().out
+    rows = tables.read(out)
+    assert sorted(rows["id"]) == ["1", "2", "2", "3"]
+    assert rows["keywords"][rows["id"] == "3"].tolist() == ["Docker"]
+
+
+def test_lost_annotations_come_back_from_the_journal_without_a_question(tmp_path, posts):
+    out = tmp_path / "out.csv"
+    with serving(annotator()) as server:
+        annotate(posts, out, host=server.url, per_call=3)
+        whole, asked = out.read_bytes(), len(server.requests)
+        lines = whole.splitlines(keepends=True)
+        for left in ([], lines[:1], lines[:7]):
+            out.write_bytes(b"".join(left))
+            annotate(posts, out, host=server.url, per_call=3)
+            assert out.read_bytes() == whole
+        assert len(server.requests) == asked
 
 
 def test_any_fields_will_do(tmp_path, posts):
@@ -447,21 +565,21 @@ def test_any_fields_will_do(tmp_path, posts):
 
 
 def test_annotation_goes_on_where_it_was_killed(tmp_path, posts):
-    posts = pd.concat([posts.assign(text=posts["text"] + f" {i}") for i in range(20)])
-    # The same text twice is a row twice.
+    posts = pd.concat([posts.assign(text=posts["text"] + f" {i}") for i in range(6)])
+    # The same row twice is a row twice.
     posts = pd.concat([posts, posts.head(3)], ignore_index=True)
     posts["text"] += "\nand a second line"
-    posts.to_csv(tmp_path / "posts.csv", index=False)
-    options = ["annotate", "--in", tmp_path / "posts.csv", "--out", tmp_path / "out.csv"]
-    with serving(annotator(), delay=0.05) as server:
-        for kill in (True, True, True, False):
-            process = command(*options, "--per-call", 3, host=server.url)
+    tables.write(posts, tmp_path / "posts.csv")
+    with serving(annotator(), delay=0.02) as server:
+        files = (tmp_path / "posts.csv", tmp_path / "out.csv")
+        for kill in (True, True, False):
+            started = process(annotate, *files, per_call=3, host=server.url)
             if kill:
-                assert server.wait_for(len(server.requests) + 9)
-                process.kill()
-            process.communicate()
-        assert process.returncode == 0
-    rows = data.read_csv(tmp_path / "out.csv", label=None)
+                assert server.wait_for(len(server.requests) + 7)
+                started.kill()
+            started.join()
+        assert started.exitcode == 0
+    rows = tables.read(tmp_path / "out.csv")
     assert rows["text"].tolist() == posts["text"].tolist()
 
 
@@ -477,49 +595,23 @@ def test_a_text_that_cannot_fit_is_said_to_be_so(tmp_path, posts):
     ("change", "message"),
     [
         (lambda posts: posts.rename(columns={"text": "body"}), "no column 'text'"),
-        (lambda posts: posts.assign(topic="x"), "Column 'topic' is there already"),
+        (lambda posts: posts.assign(text=" "), "11 of 11 rows have no text"),
+        (lambda posts: posts.set_axis(["text", "text"], axis=1), "more than one column .*'text'"),
     ],
 )
-def test_columns_that_are_missing_or_in_the_way(tmp_path, posts, change, message):
+def test_tables_that_cannot_be_annotated(tmp_path, posts, change, message):
     with pytest.raises(ValueError, match=message):
         annotate(change(posts), tmp_path / "out.csv")
-
-
-# --- Command line
-
-
-def test_help_stands_alone():
-    for name, words in {
-        "titles": ["--per-label", "pull"],
-        "annotate": ["--in", "keywords"],
-    }.items():
-        run = [sys.executable, "-m", "cookbook.synthesis", name, "--help"]
-        text = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, check=True).stdout
-        assert all(word in text for word in [*words, "--model", "--timeout"])
-
-
-def test_an_error_is_one_line(tmp_path):
-    process = command("titles", "--out", tmp_path / "x.csv", host="http://127.0.0.1:9")
-    error = process.communicate()[1]
-    assert process.returncode == 1
-    assert error.startswith("Error: No Ollama server")
-    assert "Traceback" not in error
 
 
 # --- A real model
 
 
-@pytest.fixture(scope="module")
-def smollm():
-    with real.serving() as url:
-        yield SimpleNamespace(url=url, model="smollm2")
-
-
 @pytest.mark.ollama
 def test_a_real_model_writes_titles(tmp_path, smollm):
-    settings = {"model": smollm.model, "host": smollm.url, "per_label": 4, "concurrency": 1}
+    settings = {"model": smollm.model, "host": smollm.url, "per_label": 1, "concurrency": 1}
     done = generate_texts(tmp_path / "titles.csv", **settings)
-    assert done.rows["label"].value_counts().to_dict() == {"clickbait": 4, "factual": 4}
+    assert done.rows["label"].value_counts().to_dict() == {"clickbait": 1, "factual": 1}
     report = quality.check(done.rows)
     assert report.duplicates.empty
     asked = len(done.rows) + len(done.rejected)
@@ -530,7 +622,7 @@ def test_a_real_model_writes_titles(tmp_path, smollm):
 @pytest.mark.ollama
 def test_a_real_model_annotates(tmp_path, smollm, posts):
     done = annotate(
-        posts.head(2), tmp_path / "out.csv", model=smollm.model, host=smollm.url, per_call=1
+        posts.head(1), tmp_path / "out.csv", model=smollm.model, host=smollm.url, per_call=1
     )
-    assert len(done.rows) + len(done.rejected) == 2
-    assert done.rows["keywords"].map(data.split_keywords).map(len).between(1, 8).all()
+    assert len(done.rows) + len(done.rejected) == 1
+    assert done.rows["keywords"].map(words.split_keywords).map(len).between(1, 8).all()
