@@ -1,8 +1,9 @@
-"""Pictures, one function each; they return a Figure, to be shown or saved with `.savefig`."""
+"""Pictures, one function each; they return a Figure to show, or to `save` on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,38 +11,46 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter
 
 from cookbook import economics
 
-_DPI = 120
-# Colours that colour-blind readers can tell apart (Okabe and Ito 2008).
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
-_HOSTS = ["black", "#CC79A7", "#E69F00", "#56B4E9"]  # the rest of them, for what stands beside
+_BESIDE: Any = {"textcoords": "offset points", "va": "center"}
+_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # so that digits can be read
+_styled = plt.style.context("cookbook.assets.plots")
 
 
+def save(figure: Figure, path: str | Path) -> Figure:
+    """Write a picture to a file, in the format of its ending, and return it to be shown.
+
+    Args:
+        figure: Any Figure, also one of your own.
+        path: The file; its folder is made where it is missing.
+
+    Example:
+        >>> picture = save(text_lengths({"train": [8, 9]}), "out/figures/x.png")  # doctest: +SKIP
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)
+    return figure
+
+
+@_styled
 def class_balance(balance: pd.DataFrame) -> Figure:
     """Draw how many rows each label has in each split.
 
     Args:
-        balance: One row per split, one column per label, such as `QualityReport.balance`.
+        balance: One row per split, one column per label, such as `quality` reports.
 
     Example:
         >>> import pandas as pd
         >>> figure = class_balance(pd.DataFrame({"a": [8], "b": [9]}, index=["train"]))
     """
-    figure, axes = _figure(6, 0.6 + 0.45 * len(balance.columns) * max(1, len(balance) / 2))
-    balance.T.plot.barh(ax=axes, width=0.8, color=[_BLUE, _ORANGE, _GREEN, _GREY], legend=False)
-    for bars in axes.containers:
-        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)  # type: ignore[arg-type]
-    axes.set(title="Rows per label", xlabel="rows", ylabel="")
-    axes.invert_yaxis()
-    if len(balance) > 1:
-        axes.legend(title="", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    axes.margins(x=0.12)
-    return _done(figure)
+    return _bar_chart({"Rows per label": balance.T}, "{:,.0f}", "rows")
 
 
+@_styled
 def text_lengths(lengths: Mapping[str, Sequence[int]], limit: int | None = None) -> Figure:
     """Draw how long the texts are.
 
@@ -53,28 +62,23 @@ def text_lengths(lengths: Mapping[str, Sequence[int]], limit: int | None = None)
         >>> figure = text_lengths({"train": [8, 9, 12]}, limit=512)
     """
     figure, axes = _figure(6, 3)
-    longest = max(max(values) for values in lengths.values())
-    bins = np.linspace(0, longest, min(longest, 40) + 1).tolist()
-    for (name, values), colour in zip(lengths.items(), _cycle(len(lengths)), strict=True):
-        median = np.median(list(values))
-        axes.hist(
-            list(values), bins=bins, alpha=0.6, color=colour, label=f"{name} (median {median:.0f})"
-        )
-    if limit is not None:
-        if limit <= 2 * longest:
-            axes.axvline(limit, color=_GREY, linestyle="--", label=f"limit {limit}")
-        else:
-            axes.plot([], [], " ", label=f"limit {limit}, far off")
+    longest = max([1, *(max(values, default=0) for values in lengths.values())])
+    bins = np.linspace(0, longest, min(longest, 40) + 1)
+    for name, values in lengths.items():
+        median = f"median {np.median(values):.0f}" if len(values) else "none"
+        axes.hist(list(values), bins=bins, alpha=0.6, label=f"{name} ({median})")
     axes.set(title="Text lengths", xlabel="tokens", ylabel="texts")
-    axes.legend(frameon=False)
-    return _done(figure)
+    if limit is not None:
+        axes.set_xlabel(f"tokens (limit: {limit})")
+        if limit <= 2 * longest:
+            axes.axvline(limit, color="grey", linestyle="--")
+    axes.legend()
+    return figure
 
 
+@_styled
 def loss_curves(log_history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw training and validation loss, and mark where overfitting begins.
-
-    Overfitting is taken to begin at the lowest validation loss: from there on the model still gets
-    better on what it trains on, and no longer on what it hasn't seen.
+    """Draw training and validation loss, and mark where overfitting begins: at the lowest one.
 
     Args:
         log_history: `trainer.state.log_history`.
@@ -85,26 +89,24 @@ def loss_curves(log_history: Sequence[Mapping[str, Any]]) -> Figure:
     Example:
         >>> figure = loss_curves([{"epoch": 1, "loss": 0.5}, {"epoch": 1, "eval_loss": 0.4}])
     """
-    training = [(log["epoch"], log["loss"]) for log in log_history if "loss" in log]
-    validation = [(log["epoch"], log["eval_loss"]) for log in log_history if "eval_loss" in log]
-    if not training:
+    log = pd.DataFrame(log_history, columns=["epoch", "loss", "eval_loss"]).set_index("epoch")
+    training, validation = log["loss"].dropna(), log["eval_loss"].dropna()
+    if training.empty:
         raise ValueError("The log has no training loss: train first, with logging switched on.")
     figure, axes = _figure(6, 3.2)
-    axes.plot(*zip(*training, strict=True), color=_BLUE, label="training loss")
-    if validation:
-        epochs, losses = zip(*validation, strict=True)
-        axes.plot(epochs, losses, color=_ORANGE, marker="o", label="validation loss")
-        lowest = int(np.argmin(losses))
-        if lowest < len(losses) - 1:
-            axes.axvspan(epochs[lowest], max(epochs), color=_ORANGE, alpha=0.1)
-            axes.axvline(
-                epochs[lowest], color=_ORANGE, linestyle=":", label="overfitting from here"
-            )
+    axes.plot(training, label="training loss")
+    if len(validation):
+        axes.plot(validation, marker="o", label="validation loss")
+        spot, last = validation.idxmin(), validation.index[-1]
+        if spot < last:
+            axes.axvspan(spot, last, color="grey", alpha=0.1)
+            axes.axvline(spot, color="grey", linestyle=":", label="overfitting from here")
     axes.set(title="Loss", xlabel="epoch", ylabel="loss", ylim=(0, None))
-    axes.legend(frameon=False)
-    return _done(figure)
+    axes.legend()
+    return figure
 
 
+@_styled
 def confusion_matrix(counts: pd.DataFrame) -> Figure:
     """Draw which label is taken for which: counts, shaded by their share of the row.
 
@@ -116,29 +118,23 @@ def confusion_matrix(counts: pd.DataFrame) -> Figure:
         >>> names = ["a", "b"]
         >>> figure = confusion_matrix(pd.DataFrame([[9, 1], [0, 8]], index=names, columns=names))
     """
-    size = 1.8 + 0.6 * len(counts)
-    figure, axes = _figure(size + 0.6, size)
+    size = len(counts)
+    figure, axes = _figure(2.4 + 0.6 * size, 1.8 + 0.6 * size)
     values = counts.to_numpy()
     shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(counts) <= 12:
-        for (row, column), value in np.ndenumerate(values):
-            axes.text(
-                column,
-                row,
-                f"{value:,}\n{shares[row, column]:.1%}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if shares[row, column] > 0.5 else "black",
-            )
-    axes.set_xticks(range(len(counts)), counts.columns, rotation=90 if len(counts) > 4 else 0)
-    axes.set_yticks(range(len(counts)), counts.index)
+    for (row, column), share in np.ndenumerate(shares):
+        if size <= 12:
+            text = f"{values[row, column]:,}\n{share:.1%}"
+            colour = "white" if share > 0.5 else "black"
+            axes.text(column, row, text, color=colour, ha="center", va="center")
+    axes.set_xticks(range(size), counts.columns, rotation=90 if size > 4 else 0)
+    axes.set_yticks(range(size), counts.index)
     axes.set(title="Confusion matrix", xlabel="predicted", ylabel="true")
-    axes.spines[:].set_visible(False)
-    return _done(figure)
+    return figure
 
 
+@_styled
 def per_label_bars(table: pd.DataFrame, title: str = "Per label") -> Figure:
     """Draw precision, recall and F1 of each label.
 
@@ -151,18 +147,10 @@ def per_label_bars(table: pd.DataFrame, title: str = "Per label") -> Figure:
         >>> scores = {"precision": [0.9], "recall": [0.8], "f1": [0.85]}
         >>> figure = per_label_bars(pd.DataFrame(scores, index=["a"]))
     """
-    scores = table[["precision", "recall", "f1"]]
-    figure, axes = _figure(6, 1 + 0.7 * len(scores))
-    scores.plot.barh(ax=axes, width=0.75, color=[_BLUE, _ORANGE, _GREEN])
-    for bars in axes.containers:
-        axes.bar_label(bars, fmt="{:.1%}", padding=3, fontsize=8)  # type: ignore[arg-type]
-    axes.set(title=title, xlim=(0, 1.1), ylabel="")
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.invert_yaxis()
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return _done(figure)
+    return _bar_chart({title: table[["precision", "recall", "f1"]]}, "{:.1%}")
 
 
+@_styled
 def share_bars(shares: pd.Series, title: str) -> Figure:
     """Draw shares from 0 to 1 as bars, for instance the pass rates of a challenge set.
 
@@ -174,15 +162,10 @@ def share_bars(shares: pd.Series, title: str) -> Figure:
         >>> import pandas as pd
         >>> figure = share_bars(pd.Series({"lower case": 0.9}), title="Challenge set")
     """
-    figure, axes = _figure(6, 0.8 + 0.28 * len(shares))
-    bars = axes.barh(list(shares.index), shares.to_numpy(), color=_BLUE)
-    axes.bar_label(bars, fmt="{:.0%}", padding=3, fontsize=8)
-    axes.set(title=title, xlim=(0, 1.1))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.invert_yaxis()
-    return _done(figure)
+    return _bar_chart({title: shares.to_frame()}, "{:.0%}")
 
 
+@_styled
 def top_bars(counts: Mapping[str, pd.Series]) -> Figure:
     """Draw what is counted most, one panel beside the other, to compare ways of counting.
 
@@ -193,110 +176,80 @@ def top_bars(counts: Mapping[str, pd.Series]) -> Figure:
         >>> import pandas as pd
         >>> figure = top_bars({"keywords": pd.Series({"Go": 9}), "words": pd.Series({"want": 12})})
     """
-    longest = max(len(series) for series in counts.values())
-    size = (4.2 * len(counts), 0.7 + 0.24 * longest)
-    figure, panels = plt.subplots(
-        1, len(counts), figsize=size, dpi=_DPI, layout="constrained", squeeze=False
-    )
-    colours = _cycle(len(counts))
-    for axes, colour, (title, series) in zip(panels[0], colours, counts.items(), strict=True):
-        bars = axes.barh(list(map(str, series.index)), series.to_numpy(), color=colour)
-        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
-        axes.set(title=title, xlabel="texts")
-        axes.invert_yaxis()
-        axes.margins(x=0.12)
-        axes.spines[["top", "right"]].set_visible(False)
-    return _done(figure)
+    panels = {title: series.to_frame() for title, series in counts.items()}
+    return _bar_chart(panels, "{:,.0f}", "texts")
 
 
+@_styled
 def break_even(
     hosts: Mapping[Any, float],
     apis: Iterable[str | economics.ApiPrice],
     *,
-    input_tokens: float,
-    output_tokens: float,
     scale_to_zero: bool = False,
     idle_hours: float = 1.0,
     loads: tuple[float, float] = (100, 10_000_000),
+    **tokens: float,
 ) -> Figure:
     """Draw dollars a day against texts a day, and mark where a host gets cheaper than an API.
 
-    A host that is always on is a flight of steps, one per instance; a host that bills use only, and
-    any host where `scale_to_zero` asks for it, is dotted, and its marks are hollow.
+    A host that is always on is a flight of steps, one per instance; any other is dotted.
 
     Args:
-        hosts: Texts per second, as measured, by host: a price, or a name in
-            `economics.HOST_PRICES`.
-        apis: Prices, or names in `economics.API_PRICES`.
-        input_tokens: Tokens that an API reads per text, the prompt included.
-        output_tokens: Tokens that it writes per text.
+        hosts: As for `economics.compare_costs`.
+        apis: As for `economics.compare_costs`.
         scale_to_zero: Whether to draw hosts scaled to zero as well.
         idle_hours: As for `economics.hosting_cost`.
         loads: From how many texts a day to how many.
+        **tokens: `input_tokens` and `output_tokens`.
 
     Raises:
         ValueError: As for `economics.break_even`.
 
     Example:
-        >>> figure = break_even(
-        ...     {"Hugging Face CPU x2": 100}, ["GPT-3.5 Turbo"], input_tokens=87, output_tokens=3
-        ... )
+        >>> tokens = {"input_tokens": 87, "output_tokens": 3}
+        >>> figure = break_even({"Hugging Face CPU x2": 100}, ["GPT-3.5 Turbo"], **tokens)
     """
     figure, axes = _figure(9, 4.5)
     texts = np.geomspace(*loads, 2000)
-    tokens: dict[str, Any] = {"input_tokens": input_tokens, "output_tokens": output_tokens}
-    apis = list(apis)
-    for i, (api, colour) in enumerate(zip(apis, _cycle(len(apis)), strict=True)):
-        dollars = [economics.api_cost(api, n, **tokens) for n in texts]
-        name = api if isinstance(api, str) else api.name
-        axes.plot(texts, dollars, color=colour, linestyle="-" if i < 4 else "-.", label=name)
-    for (host, speed), colour in zip(hosts.items(), _HOSTS * len(hosts), strict=False):
-        economics.hosting_cost(host, loads[0], speed)  # says so where there is no such host
-        price = economics.HOST_PRICES[host] if isinstance(host, str) else host
-        for asleep in [True] if price.use_only else [False, True][: 1 + scale_to_zero]:
+    prices = {
+        economics.price_of(api, economics.API_PRICES): economics.api_cost(api, 1, **tokens)
+        for api in apis
+    }
+    for api, price in prices.items():
+        axes.plot(texts, texts * price, label=api.name)
+    for host, speed in hosts.items():
+        colour = None
+        for how, asleep in economics.ways(host)[: 1 + scale_to_zero]:
             use: dict[str, Any] = {"scale_to_zero": asleep, "idle_hours": idle_hours}
-            how = "by use" if price.use_only else "scale to zero" if asleep else "always on"
-            dollars = [economics.hosting_cost(price, n, speed, **use) for n in texts]
-            line = axes.plot(texts, dollars, color=colour, linewidth=2.5)[0]
-            line.set(label=f"{price.name}, {how}", linestyle=":" if asleep else "-")
-            crossings = {
-                economics.break_even(price, api, texts_per_second=speed, **tokens, **use): api
-                for api in apis
-            }
-            seen = sorted(load for load in crossings if loads[0] <= load <= loads[1])
-            for i, load in enumerate(seen):
-                cost = economics.api_cost(crossings[load], load, **tokens)
-                face = "white" if asleep else colour
-                axes.plot(load, cost, "o", color=colour, markerfacecolor=face, zorder=3)
-                # Above and below in turn, since APIs of like price cross the host side by side.
-                axes.annotate(
-                    f"{float(f'{load:.2g}'):,.0f}",
-                    (load, cost),
-                    xytext=(0, (7, -7)[i % 2]),
-                    textcoords="offset points",
-                    ha="center",
-                    va=("bottom", "top")[i % 2],
-                    fontsize=8,
-                    # No line may run through the digits.
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.9},
-                )
-    title = f"Break-even at {input_tokens:g} tokens in and {output_tokens:g} out"
+            dollars = [economics.hosting_cost(host, n, speed, **use) for n in texts]
+            line = ":" if asleep else "-"
+            (drawn,) = axes.plot(texts, dollars, line, color=colour, linewidth=2.5, label=how)
+            colour = drawn.get_color()
+            use |= {"texts_per_second": speed, **tokens}
+            for i, (api, price) in enumerate(sorted(prices.items(), key=lambda item: item[1])):
+                load = economics.break_even(host, api, **use)
+                if loads[0] <= load <= loads[1]:
+                    spot = load, load * price
+                    axes.plot(*spot, "o", color=colour, zorder=3)
+                    # Above and below in turn, since APIs of like price cross it side by side.
+                    shift = (0, (9, -9)[i % 2])
+                    axes.annotate(_rounded(load), spot, shift, ha="center", bbox=_WHITE, **_BESIDE)
+    title = "Break-even at {input_tokens:g} tokens in and {output_tokens:g} out".format(**tokens)
     axes.set(title=title, xlabel="texts a day", ylabel="dollars a day")
     axes.set(xscale="log", yscale="log", xlim=loads)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return _done(figure)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.6g}")
+    figure.legend(loc="outside right upper")
+    return figure
 
 
+@_styled
 def comparison(table: pd.DataFrame, measure: str = "accuracy") -> Figure:
-    """Draw how good each way is, by set, and how fast.
-
-    Speed is drawn up to a million texts a second, which only a constant answer goes beyond.
+    """Draw how good each way is, by set, and how fast, up to a million texts a second.
 
     Args:
-        table: `baselines.Comparison.table`, or rows of it, or another one with such columns: (set,
-            measure) and ("cost", "texts_per_second").
+        table: `compare.Comparison.table`, or another one with columns (set, measure) and
+            ("cost", "texts_per_second").
         measure: The measure to draw, between 0 and 1.
 
     Example:
@@ -304,45 +257,28 @@ def comparison(table: pd.DataFrame, measure: str = "accuracy") -> Figure:
         >>> figures = {("test", "accuracy"): [0.9], ("cost", "texts_per_second"): [500.0]}
         >>> figure = comparison(pd.DataFrame(figures, index=["TF-IDF"]))
     """
-    scores = table.xs(measure, axis=1, level=1)
-    speed = table["cost", "texts_per_second"].to_numpy()
-    shown = np.minimum(speed, 1e6)
-    size = (9, 1.2 + len(table) * (0.25 + 0.2 * scores.shape[1]))
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=size, dpi=_DPI, layout="constrained", sharey=True, width_ratios=[3, 2]
-    )
-    colours: Any = _cycle(scores.shape[1])
-    scores.plot.barh(ax=left, width=0.8, color=colours, legend=False)
-    for bars in left.containers:
-        left.bar_label(bars, fmt="{:.1%}", padding=3, fontsize=8)
-    left.set(title=measure[0].upper() + measure[1:], xlabel="", ylabel="", xlim=(0, 1.1))
-    left.xaxis.set_major_formatter(PercentFormatter(1))
-    right.plot(shown, range(len(table)), "o", color="black")
-    for row, value in enumerate(shown):
-        right.annotate(
-            f"{'> ' if value < speed[row] else ''}{float(f'{value:.2g}'):,.10g}",
-            (value, row),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+    scores = pd.DataFrame(table.xs(measure, axis=1, level=1))
+    figure, left, right = _figure(9, _height(scores), 2, sharey=True, width_ratios=[3, 2])
+    _bars(left, scores, "{:.1%}")
+    left.set_title(measure)
+    for row, speed in enumerate(table["cost", "texts_per_second"]):
+        shown = min(speed, 1e6)
+        right.plot(shown, row, "o", color="black")
+        more = "> " if speed > shown else ""
+        right.annotate(more + _rounded(shown), (shown, row), (7, 0), **_BESIDE)
     right.set(title="Speed", xlabel="texts per second", xscale="log")
-    right.grid(axis="x", color=_GREY, alpha=0.3)
+    right.xaxis.set_major_formatter(EngFormatter(sep=""))
+    right.grid(axis="x", alpha=0.3)
     right.margins(x=0.25)
-    left.invert_yaxis()  # of both, since they share it
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(axis="y", which="minor", left=False)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    return _done(figure)
+    return figure
 
 
+@_styled
 def learning_curve(curve: pd.DataFrame) -> Figure:
     """Draw accuracy against the number of training rows: the mean over seeds, and their spread.
 
     Args:
-        curve: Columns `name`, `rows`, `seed` and `accuracy`, such as `baselines.learning_curve`
+        curve: Columns `name`, `rows`, `seed` and `accuracy`, such as `compare.learning_curve`
             returns.
 
     Example:
@@ -351,36 +287,59 @@ def learning_curve(curve: pd.DataFrame) -> Figure:
         >>> figure = learning_curve(curve.assign(name="TF-IDF", seed=0))
     """
     figure, axes = _figure(6, 3.4)
-    names = curve["name"].unique()
-    for name, colour in zip(names, _cycle(len(names)), strict=True):
-        by_size = curve[curve["name"] == name].groupby("rows")["accuracy"]
-        mean = by_size.mean()
-        sizes = mean.index.to_numpy()
-        axes.plot(sizes, mean.to_numpy(), color=colour, marker="o", label=name)
-        axes.fill_between(
-            sizes, by_size.min().to_numpy(), by_size.max().to_numpy(), color=colour, alpha=0.15
-        )
+    for name, rows in curve.groupby("name", sort=False):
+        spread = rows.groupby("rows")["accuracy"].agg(["mean", "min", "max"])
+        axes.plot(spread["mean"], marker="o", label=name)
+        axes.fill_between(spread.index, spread["min"], spread["max"], alpha=0.15)
     sizes = sorted(curve["rows"].unique())
     axes.set(title="Learning curve", xlabel="training rows", ylabel="accuracy", xscale="log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(frameon=False, loc="lower right")
-    return _done(figure)
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure, axes = plt.subplots(figsize=(width, height), dpi=_DPI, layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _done(figure: Figure) -> Figure:
-    # Closed, so that a notebook shows the returned figure once, not a second time by itself.
-    plt.close(figure)
+    axes.yaxis.set_major_formatter("{x:.1%}")
+    axes.legend()
     return figure
 
 
-def _cycle(n: int) -> list[str]:
-    colours = [_BLUE, _ORANGE, _GREEN, _GREY]
-    return [colours[i % len(colours)] for i in range(n)]
+def _figure(width: float, height: float, panels: int = 1, **options: Any) -> tuple[Any, ...]:
+    """Return a figure and its panels."""
+    size = (width, height)
+    figure, grid = plt.subplots(1, panels, figsize=size, squeeze=False, **options)
+    # Closed, so that a notebook shows the returned figure once, not a second time by itself.
+    plt.close(figure)
+    return figure, *grid[0]
+
+
+def _bar_chart(panels: Mapping[str, pd.DataFrame], form: str, xlabel: str = "") -> Figure:
+    """Draw tables as bars, one panel beside the other, each under its title."""
+    height = max(map(_height, panels.values()))
+    figure, *grid = _figure(2 + 4 * len(panels), height, len(panels))
+    for axes, (title, table) in zip(grid, panels.items(), strict=True):
+        _bars(axes, table, form)
+        axes.set(title=title, xlabel=xlabel)
+    return figure
+
+
+def _height(table: pd.DataFrame) -> float:
+    return 0.8 + len(table) * (0.1 + 0.2 * table.shape[1])
+
+
+def _bars(axes: Axes, table: pd.DataFrame, form: str) -> None:
+    """Draw a group of bars per row, the first on top, each with its figure."""
+    width = 0.8 / table.shape[1]
+    # By place, since bars at equal names would lie on one another.
+    places = np.arange(len(table)) - 0.4 + width / 2
+    for i, (name, values) in enumerate(table.items()):
+        bars = axes.barh(places + i * width, values, width, label=str(name))
+        axes.bar_label(bars, fmt=form, padding=3)
+    axes.set_yticks(range(len(table)), map(str, table.index))
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    if "%" in form:
+        axes.set_xlim(0, 1.1)
+        axes.xaxis.set_major_formatter("{x:.0%}")
+    if table.shape[1] > 1:
+        axes.figure.legend(loc="outside right upper")
+
+
+def _rounded(value: float) -> str:
+    return f"{float(f'{value:.2g}'):,.10g}"

