@@ -1,4 +1,4 @@
-"""Push a model, a data set or a page to the Hugging Face Hub, with a card of what was measured."""
+"""Stage a model, a data set or a page in a folder, look at it, and push the folder to the Hub."""
 
 from __future__ import annotations
 
@@ -6,703 +6,333 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import huggingface_hub as hf
+import jinja2
 import pandas as pd
-import tenacity
-from huggingface_hub import (
-    DatasetCard,
-    DatasetCardData,
-    EvalResult,
-    HfApi,
-    ModelCard,
-    ModelCardData,
-    SpaceCard,
-    SpaceCardData,
-    get_token,
-)
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-from huggingface_hub.utils import validate_repo_id
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
 
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-    from transformers import Trainer
+from cookbook import quality
+from cookbook.data import load_splits
+from cookbook.labels import encode_labels, names_of
+from cookbook.metrics import load_metrics, save_metrics
+from cookbook.models import load
 
-# What a stranger needs of a model's folder. Not training_args.bin: it is a pickle, which nobody
-# should load from a stranger, and it may hold the token that the Trainer was given.
-_MODEL_FILES = ("*.safetensors", "*.onnx", "*.json", "*.txt", "*.model")
-_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{20,}")
+_RULES = yaml.safe_load((resources.files("cookbook") / "assets/hub.yaml").read_text("utf-8"))
+_CARDS = jinja2.Environment(loader=jinja2.PackageLoader("cookbook", "assets"))
+_CARDS.globals["frame"] = pd.DataFrame
+_MARK = ".staged.json"  # what a folder was staged for, and which files are ours; never pushed
+_HTTP_ERROR = hf.errors.HfHubHTTPError.__bases__[0]  # of its HTTP library, which changed before
 
 
-def push_model(
-    model: str | Path | Trainer,
+def stage_model(
+    model: str | Path,
     repo_id: str,
+    folder: str | Path | None = None,
     *,
     metrics: str | Path | Mapping[str, Any] | None = None,
     figures: str | Path | None = None,
     data: str = "",
     limits: str = "",
-    license: str = "apache-2.0",
-    tags: tuple[str, ...] = (),
-    datasets: tuple[str, ...] = (),
-    token: str | None = None,
-    private: bool | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
-    exist_ok: bool = True,
-    message: str = "Upload model and card",
-    dry_run: str | Path | None = None,
-) -> str:
-    """Push a fine-tuned model, its tokenizer and a card, in one commit.
-
-    The card is built from `metrics.json` and the model's configuration: nothing is claimed that
-    wasn't measured. The same push a second time makes no new commit. The upload is checked for
-    tokens first, and tried again where the connection breaks or the server is busy; as it is one
-    commit, the repository is then as before or complete.
+    **head: Any,
+) -> Path:
+    """Lay out a model and a card that claims what was measured, in a folder, which is returned.
 
     Args:
-        model: The folder of a saved model and tokenizer, or the Trainer that has both.
+        model: Folder of a fine-tuned or exported model.
         repo_id: 'your-name/your-model'.
-        metrics: `metrics.json` as the notebooks write it, or its content; None for the file beside
-            the model's folder, where there is one.
-        figures: Folder of PNG files for the card; None for `figures` beside the model's folder.
-        data: What the model was trained on and where that came from, for the card.
-        limits: What it can't do, for the card.
-        license: An identifier of the Hub's, such as 'apache-2.0' or 'mit'.
-        tags: Further tags.
-        datasets: Names of data sets on the Hub that it was trained on.
-        token: None for the one you are logged in with (`hf auth login`, `HF_TOKEN`).
-        private: Whether a new repository is private; None for your account's default.
-        revision: Branch to push to, made where it is missing; None for `main`.
-        create_pr: Whether to open a pull request instead.
-        exist_ok: False refuses a repository that is there already.
-        message: The commit's message.
-        dry_run: Folder that gets exactly what would be pushed; nothing is then pushed or asked.
-
-    Returns:
-        Address of the repository or the pull request; the folder of a dry run.
+        folder: None for `to_push/models/your-model`; an earlier staging is replaced.
+        metrics: Their file or content; None for the file beside the model.
+        figures: Folder of PNG files; None for the one beside the model.
+        data: What it was trained on.
+        limits: What it can't do.
+        **head: `license`, `license_name`, `license_link`, `language`, `tags`, `datasets`.
 
     Raises:
-        PermissionError: No token, an invalid one, or none that may write there; says what to run.
-        ValueError: `repo_id` can't be a name, a file holds a token, or a data set or Space of that
-            name exists.
-        FileNotFoundError: The folder holds no model.
-        FileExistsError: The repository is there, and `exist_ok` is off.
-        ConnectionError: The upload failed for good; the repository is as before.
+        FileNotFoundError: No model there.
+        FileExistsError: Something else lies in the folder.
+        ValueError: The model can't answer, the metrics are another's, or there is a secret.
     """
-    _require_name(repo_id)
-    with tempfile.TemporaryDirectory() as temporary:
-        if isinstance(model, (str, Path)):
-            folder = Path(model)
-        else:
-            folder = Path(temporary) / "model"
-            model.save_model(str(folder))
-            output = Path(str(model.args.output_dir))
-            metrics = metrics or next(iter(output.glob("metrics.json")), None)
-        stage = Path(dry_run) if dry_run else Path(temporary) / "stage"
-        stage.mkdir(parents=True, exist_ok=True)
-        if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-            raise FileNotFoundError(
-                f"{folder} holds no model: config.json and *.safetensors are what "
-                "trainer.save_model writes."
-            )
-        for pattern in _MODEL_FILES:
-            for path in folder.glob(pattern):
-                shutil.copyfile(path, stage / path.name)
-        metrics = metrics or next(iter(folder.parent.glob("metrics.json")), None) or {}
-        if isinstance(metrics, (str, Path)):
-            metrics = json.loads(Path(metrics).read_text("utf-8"))
-        measured: dict[str, Any] = dict(metrics)  # type: ignore[arg-type]
-        if measured:
-            (stage / "metrics.json").write_text(json.dumps(measured, indent=1), "utf-8")
-        pictures = sorted(Path(figures or folder.parent / "figures").glob("*.png"))
-        for picture in pictures:
-            (stage / "figures").mkdir(exist_ok=True)
-            shutil.copyfile(picture, stage / "figures" / picture.name)
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        names = [f"figures/{picture.name}" for picture in pictures]
-        card = model_card(repo_id, config, measured, names, data, limits, license, tags, datasets)
-        card.save(stage / "README.md")
-        return _push(
-            stage, repo_id, "model", token, private, revision, create_pr, exist_ok, message, dry_run
-        )
+    source = Path(model)
+    with _staging("model", repo_id, folder, head) as (stage, target, card):
+        loaded = load(source)
+        about = _measured(metrics, source, loaded)
+        card |= {"loaded": loaded, "about": about, "data": data, "limits": limits}
+        files = [name for name in _files(source) if not re.fullmatch(_RULES["unsaid"], name)]
+        taken = [name for name in files if re.fullmatch(_RULES["model"], name)]
+        if left := set(files) - set(taken):
+            warnings.warn(f"Not staged from {source}: {', '.join(sorted(left))}", stacklevel=2)
+        for name in taken:
+            shutil.copyfile(source / name, stage / name)
+        if about:
+            save_metrics(stage, **about)
+        (stage / "figures").mkdir()
+        for path in Path(figures or source.absolute().parent / "figures").glob("*.png"):
+            shutil.copyfile(path, stage / "figures" / path.name)
+    return target
 
 
-def push_dataset(
-    splits: str | Path | DatasetDict,
+def stage_dataset(
+    splits: Any,
     repo_id: str,
+    folder: str | Path | None = None,
     *,
     provenance: str,
     text: str = "text",
     label: str | None = "label",
     keywords: str | None = None,
-    license: str = "cc0-1.0",
-    language: str = "en",
-    tags: tuple[str, ...] = (),
+    **head: Any,
+) -> Path:
+    """Lay out a data set and its card, as `stage_model`.
+
+    Args:
+        splits: A `DatasetDict`, taken as it is, or what `data.load_splits` reads.
+        repo_id: 'your-name/your-data'.
+        folder: None for `to_push/datasets/your-data`.
+        provenance: Who wrote the texts, when and how.
+        text: Its column.
+        label: Its column, or None.
+        keywords: Their column, or None.
+        **head: As `stage_model`.
+
+    Raises:
+        FileExistsError: Something else lies in the folder.
+        ValueError: A row holds a secret, or a column is missing.
+    """
+    from datasets import DatasetDict
+
+    with _staging("dataset", repo_id, folder, head) as (stage, target, card):
+        if not isinstance(splits, DatasetDict):
+            splits = load_splits(splits, text=text, label=label, keywords=keywords)
+            text, label, keywords = "text", label and "label", keywords and "keywords"
+        report: Any = label and quality.check(splits, text=text, label=label)
+        if keywords:
+            report = quality.check_keywords(splits, text=text, keywords=keywords)
+        if label:
+            kinds = [part.features[label] for part in splits.values()]
+            if any(kind != kinds[0] or not hasattr(kind, "names") for kind in kinds):
+                splits, label = encode_labels(splits, label=label), "label"
+        first = next(iter(splits.values()))
+        sample, names = pd.DataFrame(first[:5]), []
+        if label:
+            names = first.features[label].names
+            sample[label] = names_of(sample[label], names)
+        counts = {name: Counter(part[label] if label else ()) for name, part in splits.items()}
+        card |= {"splits": splits, "labels": names, "counts": counts, "sample": sample}
+        card |= {"provenance": provenance, "keywords": keywords, "report": report}
+        for name, part in splits.items():
+            part.to_parquet(stage / "data" / f"{name}-00000-of-00001.parquet")
+    return target
+
+
+def stage_page(
+    model_repo: str,
+    space_id: str,
+    folder: str | Path | None = None,
+    *,
+    title: str | None = None,
+    examples: Sequence[str] | None = None,
+    package: str | None = None,
+    **head: Any,
+) -> Path:
+    """Lay out a Space, the page of a model that was pushed, as `stage_model`.
+
+    For a private model, give the Space a secret HF_TOKEN.
+
+    Args:
+        model_repo: 'your-name/your-model'.
+        space_id: 'your-name/your-page'.
+        folder: None for `to_push/spaces/your-page`.
+        title: Heading.
+        examples: Texts to click.
+        package: Line for pip; None for the cookbook from its repository.
+        **head: As `stage_model`.
+
+    Raises:
+        FileExistsError: Something else lies in the folder.
+    """
+    hf.utils.validate_repo_id(model_repo)
+    address = metadata.metadata("small-model-cookbook")["Project-URL"].split(", ")[1]
+    shown = None if examples is None else list(map(str, examples))
+    call = f"page.build({model_repo!r}, title={title!r}, examples={shown!r}).launch()"
+    with _staging("space", space_id, folder, head) as (stage, target, card):
+        (stage / "app.py").write_text(f"from cookbook import page\n\n{call}\n", "utf-8")
+        needs = package or f"small-model-cookbook[deploy] @ git+{address}"
+        (stage / "requirements.txt").write_text(f"{needs}\n", "utf-8")
+        versions = [found.version for found in metadata.distributions(name="gradio")]
+        card |= {"model_repo": model_repo, "title": title, "versions": versions}
+    return target
+
+
+def push(
+    folder: str | Path,
+    repo_id: str | None = None,
+    *,
     token: str | None = None,
     private: bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
     exist_ok: bool = True,
-    message: str = "Upload data and card",
-    dry_run: str | Path | None = None,
+    message: str | None = None,
 ) -> str:
-    """Push a data set as Parquet, with a card: provenance, quality report and a sample.
-
-    Labels become class labels, so that whoever loads it gets their names. As `push_model`: one
-    commit, none where nothing has changed, tried again where the connection breaks.
+    """Push what was staged, and return the address; of an earlier push, what would mix goes.
 
     Args:
-        splits: A CSV, which is split as the notebooks do it, or a `DatasetDict`, pushed as it is.
-        repo_id: 'your-name/your-data'.
-        provenance: Who or what wrote the texts, when, and what was done to them.
-        text: Column of the texts.
-        label: Column of the labels; None where there is none.
-        keywords: Column of keywords, where the data has them.
-        license: An identifier of the Hub's.
-        language: Code of the language.
-        tags: Further tags.
-        token: As `push_model`.
-        private: As `push_model`.
-        revision: As `push_model`.
-        create_pr: As `push_model`.
-        exist_ok: As `push_model`.
-        message: The commit's message.
-        dry_run: Folder that gets exactly what would be pushed; nothing is then pushed or asked.
-
-    Returns:
-        Address of the repository or the pull request; the folder of a dry run.
+        folder: As it was returned.
+        repo_id: What it was staged for, or None.
+        token: None for your login's.
+        private: None for your account's default.
+        revision: Branch.
+        create_pr: Open a pull request.
+        exist_ok: False refuses a repository that is there.
+        message: The commit's.
 
     Raises:
-        PermissionError, ValueError, FileExistsError, ConnectionError: As `push_model`.
+        PermissionError: No token, or none that may write there; says what to run.
+        ValueError: Not staged for that, a secret, or a name taken.
+        FileExistsError: See `exist_ok`.
+        ConnectionError: The upload broke off.
     """
-    from cookbook import labels, quality
-    from cookbook.data import load_splits
-
-    _require_name(repo_id)
-    if isinstance(splits, (str, Path)):
-        splits = load_splits(splits, text=text, label=label, keywords=keywords)
-        text, label, keywords = "text", label and "label", keywords and "keywords"
-    if label and not hasattr(splits["train"].features[label], "names"):
-        splits = labels.encode_labels(splits, label=label)
-    if keywords:
-        report: Any = quality.check_keywords(splits, text=text, keywords=keywords)
-    else:
-        report = quality.check(splits, text=text, label=label) if label else None
-    with tempfile.TemporaryDirectory() as temporary:
-        stage = Path(dry_run) if dry_run else Path(temporary)
-        (stage / "data").mkdir(parents=True, exist_ok=True)
-        for name, rows in splits.items():
-            rows.to_parquet(stage / "data" / f"{name}-00000-of-00001.parquet")
-        card = dataset_card(
-            repo_id, splits, str(report or ""), provenance, license, language, tags, label, keywords
-        )
-        card.save(stage / "README.md")
-        return _push(
-            stage,
-            repo_id,
-            "dataset",
-            token,
-            private,
-            revision,
-            create_pr,
-            exist_ok,
-            message,
-            dry_run,
-        )
-
-
-def push_demo(
-    model_repo: str,
-    space_id: str,
-    *,
-    title: str | None = None,
-    examples: Sequence[str] | None = None,
-    package: str | None = None,
-    license: str = "apache-2.0",
-    token: str | None = None,
-    private: bool | None = None,
-    exist_ok: bool = True,
-    message: str = "Upload page and card",
-    dry_run: str | Path | None = None,
-) -> str:
-    """Put a page for a model, the one that `python -m cookbook.demo` serves, on a Space.
-
-    Push the model first. A Space loads it by its name; where the model is private, give the Space
-    a secret HF_TOKEN in its settings that may read it. As `push_model`: one commit, none where
-    nothing has changed, tried again where the connection breaks.
-
-    Args:
-        model_repo: 'your-name/your-model', a classifier or keyword model on the Hub.
-        space_id: 'your-name/your-page'; it may be the model's name.
-        title: Heading; None for one made of the model's labels.
-        examples: Texts to click; None for those of `demo.build`.
-        package: What the Space installs beside gradio, a line for pip; None for the cookbook from
-            its repository.
-        license: An identifier of the Hub's, for the page.
-        token: As `push_model`.
-        private: As `push_model`.
-        exist_ok: As `push_model`.
-        message: The commit's message.
-        dry_run: Folder that gets exactly what would be pushed; nothing is then pushed or asked.
-
-    Returns:
-        Address of the Space; the folder of a dry run.
-
-    Raises:
-        PermissionError, ValueError, FileExistsError, ConnectionError: As `push_model`.
-    """
-    _require_name(model_repo)
-    _require_name(space_id)
-    arguments = [repr(model_repo)]
-    arguments += [f"title={title!r}"] if title else []
-    arguments += [f"examples={[str(example) for example in examples]!r}"] if examples else []
-    about = SpaceCardData(
-        title=title or space_id.split("/")[1],
-        sdk="gradio",
-        sdk_version=_gradio_version(),
-        python_version="3.12",
-        app_file="app.py",
-        license=license,
-        models=[model_repo],
-        tags=["small-model-cookbook"],
-    )
-    told = f"A page for [{model_repo}](https://huggingface.co/{model_repo}): one text, or a CSV."
-    with tempfile.TemporaryDirectory() as temporary:
-        stage = Path(dry_run) if dry_run else Path(temporary)
-        stage.mkdir(parents=True, exist_ok=True)
-        (stage / "app.py").write_text(
-            f"from cookbook import demo\n\ndemo.build({', '.join(arguments)}).launch()\n", "utf-8"
-        )
-        (stage / "requirements.txt").write_text(f"{package or _package()}\n", "utf-8")
-        card = SpaceCard(f"---\n{about.to_yaml()}\n---\n\n# {about.title}\n\n{told}\n")
-        card.save(stage / "README.md")
-        return _push(
-            stage, space_id, "space", token, private, None, False, exist_ok, message, dry_run
-        )
-
-
-def _package() -> str:
-    """Return the line that installs the cookbook from its repository, for pip."""
-    addresses = metadata.metadata("small-model-cookbook").get_all("Project-URL") or []
-    repository = dict(address.split(", ", 1) for address in addresses)["Repository"]
-    return f"small-model-cookbook[deploy] @ git+{repository}"
-
-
-def _gradio_version() -> str | None:
-    """Return the gradio that is installed here; None, and a Space takes the newest."""
-    try:
-        return metadata.version("gradio")
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def model_card(
-    repo_id: str,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    figures: list[str],
-    data: str = "",
-    limits: str = "",
-    license: str = "apache-2.0",
-    tags: tuple[str, ...] = (),
-    datasets: tuple[str, ...] = (),
-) -> ModelCard:
-    """Build a model's card from its configuration and what was measured.
-
-    Args:
-        repo_id: 'your-name/your-model'.
-        config: Content of the model's config.json.
-        metrics: Content of metrics.json; may be empty, the card then claims nothing.
-        figures: Paths of pictures within the repository.
-        data: What it was trained on.
-        limits: What it can't do.
-        license: An identifier of the Hub's.
-        tags: Further tags.
-        datasets: Names of data sets on the Hub.
-
-    Returns:
-        The card; its metadata holds a `model-index` where there are metrics.
-    """
-    writes = bool(config.get("is_encoder_decoder"))
-    task = "summarization" if writes else "text-classification"
-    name = repo_id.split("/")[1]
-    base = str(metrics.get("base_model", ""))
-    base = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}.get(base, base)
-    tables = _tables(metrics)
-    results = [
-        EvalResult(
-            task_type=task,
-            dataset_type=datasets[0] if datasets and "real" not in where else "own-data",
-            dataset_name=where,
-            metric_type=kind,
-            metric_name=metric,
-            metric_value=round(value, 4),
-        )
-        for where, metric, kind, value in _headline(metrics)
-    ]
-    about = ModelCardData(
-        language="en",
-        license=license,
-        library_name="transformers",
-        pipeline_tag=None if writes else task,
-        tags=sorted({"small-model-cookbook", *(["keyword-extraction"] if writes else []), *tags}),
-        datasets=list(datasets) or None,
-        base_model=base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) else None,
-        model_name=name if results else None,
-        eval_results=results or None,
-    )
-    labels = list((config.get("id2label") or {}).values()) if not writes else []
-    target = metrics.get("target", "keywords")
-    does = (
-        f"It reads a short text and writes its {target}, separated by commas."
-        if writes
-        else f"It reads a short text and says which of these it is: {', '.join(labels)}."
-    )
-    parts = [f"# {name}", does]
-    if base:
-        parts.append(f"Fine-tuned from {base}.")
-    parts += ["## How to use it", _usage(repo_id, writes)]
-    rows = metrics.get("rows")
-    if data or rows:
-        sizes = ", ".join(f"{n:,} for {split}" for split, n in (rows or {}).items())
-        parts += ["## Data", *([data] if data else []), *([f"Rows: {sizes}."] if sizes else [])]
-    if tables:
-        parts.append("## What was measured")
-        for title, table in tables.items():
-            parts += [f"{title}:", _markdown(table)]
-    parts += [f"![{Path(path).stem.replace('_', ' ')}]({path})" for path in figures]
-    if limits:
-        parts += ["## Limits", limits]
-    if "train_seconds" in metrics:
-        settings = ", ".join(f"{key} {value}" for key, value in metrics.get("settings", {}).items())
-        parts += [
-            "## Training",
-            f"{metrics['train_seconds']:.0f} seconds; {settings}.",
-            f"```text\n{metrics.get('environment', '')}\n```",
-        ]
-    return ModelCard(f"---\n{about.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
-
-
-def dataset_card(
-    repo_id: str,
-    splits: DatasetDict,
-    report: str,
-    provenance: str,
-    license: str,
-    language: str,
-    tags: tuple[str, ...],
-    label: str | None,
-    keywords: str | None,
-) -> DatasetCard:
-    """Build a data set's card: provenance, splits, quality report, a sample.
-
-    Args:
-        repo_id: 'your-name/your-data'.
-        splits: The data.
-        report: The printed quality report.
-        provenance: Who or what wrote the texts, when, and what was done to them.
-        license: An identifier of the Hub's.
-        language: Code of the language.
-        tags: Further tags.
-        label: Column of the labels, or None.
-        keywords: Column of the keywords, or None.
-
-    Returns:
-        The card.
-    """
-    rows = sum(map(len, splits.values()))
-    sizes = (1_000, 10_000, 100_000, 1_000_000)
-    names = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
-    about = DatasetCardData(
-        language=language,
-        license=license,
-        task_categories=["text-classification"] if label else ["summarization"],
-        tags=sorted({"small-model-cookbook", *(["keyword-extraction"] if keywords else []), *tags}),
-        size_categories=names[sum(rows >= size for size in sizes)],
-        pretty_name=repo_id.split("/")[1],
-        configs=[
-            {
-                "config_name": "default",
-                "data_files": [{"split": name, "path": f"data/{name}-*"} for name in splits],
-            }
-        ],
-    )
-    table = pd.DataFrame({"rows": {name: len(part) for name, part in splits.items()}})
-    if label:
-        feature = splits["train"].features[label]
-        for name, part in splits.items():
-            counts = pd.Series(feature.int2str(part[label][:])).value_counts()
-            for value in feature.names:
-                table.loc[name, value] = int(counts.get(value, 0))
-        table = table.astype(int)
-    sample: Any = splits["train"].select(range(min(5, len(splits["train"])))).to_pandas()
-    if label:
-        sample[label] = splits["train"].features[label].int2str(sample[label].tolist())
-    use = f'from datasets import load_dataset\n\nsplits = load_dataset("{repo_id}")'
-    parts = [
-        f"# {repo_id.split('/')[1]}",
-        f"```python\n{use}\n```",
-        "## Where it comes from",
-        provenance,
-        "## Splits",
-        _markdown(table),
-        *(["## Quality", f"```text\n{report}\n```"] if report else []),
-        "## A sample",
-        _markdown(sample.set_index(sample.columns[0])),
-    ]
-    return DatasetCard(f"---\n{about.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
-
-
-def _headline(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float]]:
-    """Yield what goes into the `model-index`: data set, name and type of the metric, value."""
-    variant = metrics.get("variant")
-    for key, where in _WHERE.items():
-        scores = metrics.get(key)
-        if not isinstance(scores, Mapping):
-            continue
-        if variant and "f1@M" in scores:
-            for metric in ("f1@M", "precision@M", "recall@M"):
-                yield where, f"{metric} ({variant})", metric.split("@")[0], scores[metric]
-        elif "accuracy" in scores:
-            yield where, "Accuracy", "accuracy", scores["accuracy"]
-            yield where, "Macro F1", "f1", scores["f1_macro"]
-
-
-_WHERE = {
-    "test": "test split",
-    "test_unfiltered": "test split, everything that generate() writes",
-    "real": "real headlines, as written",
-    "real_lower": "real headlines, in lower case",
-}
-
-
-def _tables(metrics: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """Return what was measured as tables by title."""
-    scored = {where: metrics[key] for key, where in _WHERE.items() if key in metrics}
-    tables = {}
-    if variant := metrics.get("variant"):
-        shown = ["f1@5", "f1@M", "precision@M", "recall@M", "present_f1@M", "absent_f1@M"]
-        columns = {w: [s.get(name) for name in shown] for w, s in scored.items()}
-        tables[f"Keyphrase scores ({variant})"] = pd.DataFrame(columns, index=shown).T
-        groups = metrics.get("challenge", {})
-        if groups:
-            tables["F1@M on hard cases"] = pd.Series(groups, name="f1@M").to_frame()
-    elif scored:
-        plain = ["accuracy", "f1_macro"]
-        columns = {w: [s[name] for name in plain] for w, s in scored.items()}
-        tables["Scores"] = pd.DataFrame(columns, index=["accuracy", "macro F1"]).T
-        kinds = ("precision", "recall", "f1", "support")
-        per_label = {
-            (where, label): [scores.get(f"{kind}_{label}") for kind in kinds]
-            for where, scores in scored.items()
-            for label in metrics.get("labels", [])
-        }
-        if per_label:
-            table = pd.DataFrame(per_label, index=kinds).T
-            table.index = [f"{label}, {where}" for where, label in table.index]
-            tables["Per label"] = table
-        if challenge := metrics.get("challenge"):
-            frame = pd.DataFrame(challenge).T
-            tables["Hard cases, share passed"] = frame[["rows", "passed"]]
-        if len(seeds := pd.DataFrame(metrics.get("seeds", {})).T) > 1:
-            tables[f"Spread over {len(seeds)} seeds"] = seeds.agg(["mean", "std"]).T
-    return tables
-
-
-def _usage(repo_id: str, writes: bool) -> str:
-    if writes:
-        code = (
-            "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
-            f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}")\n'
-            f'model = AutoModelForSeq2SeqLM.from_pretrained("{repo_id}")\n'
-            'batch = tokenizer(["We moved our shop from Vercel to a Raspberry Pi."], '
-            'return_tensors="pt")\n'
-            'answers = model.generate(batch["input_ids"], attention_mask=batch["attention_mask"])\n'
-            "print(tokenizer.batch_decode(answers, skip_special_tokens=True))"
-        )
-    else:
-        code = (
-            "from transformers import pipeline\n\n"
-            f'classifier = pipeline("text-classification", model="{repo_id}")\n'
-            'print(classifier(["This one trick will change how you cook rice"]))'
-        )
-    return f"```python\n{code}\n```"
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    def cell(value: Any) -> str:
-        if isinstance(value, float):
-            whole = value.is_integer() and abs(value) > 1
-            return "" if value != value else f"{value:.0f}" if whole else f"{value:.3f}"
-        return " ".join(str(value).replace("|", "\\|").split())
-
-    lines = [["", *map(str, table.columns)], ["---"] * (len(table.columns) + 1)]
-    lines += [
-        [cell(name), *map(cell, row)]
-        for name, row in zip(table.index, table.to_numpy(), strict=True)
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _push(
-    stage: Path,
-    repo_id: str,
-    kind: str,
-    token: str | None,
-    private: bool | None,
-    revision: str | None,
-    create_pr: bool,
-    exist_ok: bool,
-    message: str,
-    dry_run: str | Path | None,
-) -> str:
-    token = token or get_token()
-    _require_no_token(stage, token)
-    if dry_run:
-        files = sorted(path for path in stage.rglob("*") if path.is_file())
-        listing = "\n".join(
-            f"  {path.relative_to(stage)}  {path.stat().st_size:,}" for path in files
-        )
-        print(f"Nothing pushed. {repo_id} would get, in bytes:\n{listing}")  # noqa: T201
-        return str(stage)
-    api = HfApi(token=token)
-    _require_right(api, token, repo_id, kind, exist_ok)
-    with _explained(repo_id):
-        sdk = "gradio" if kind == "space" else None
-        _retry(
-            api.create_repo,
-            repo_id,
-            repo_type=kind,
-            private=private,
-            exist_ok=True,
-            space_sdk=sdk,
-        )
-        if revision and not create_pr:
-            _retry(api.create_branch, repo_id, branch=revision, repo_type=kind, exist_ok=True)
-        # A commit made twice is none; a pull request opened twice, for want of an answer, is two.
-        upload = api.upload_folder if create_pr else partial(_retry, api.upload_folder)
-        commit = upload(
-            repo_id=repo_id,
-            folder_path=stage,
-            repo_type=kind,
-            revision=revision,
-            create_pr=create_pr,
-            commit_message=message,
-        )
-    page = f"{api.endpoint}/{'' if kind == 'model' else kind + 's/'}{repo_id}"
-    address = str(commit.pr_url or page)
-    print(address)  # noqa: T201
-    return address
-
-
-def _require_name(repo_id: str) -> None:
-    try:
-        validate_repo_id(repo_id)
-        valid = repo_id.count("/") == 1
-    except HFValidationError:
-        valid = False
-    if not valid:
+    folder = Path(folder)
+    staged = _mark(folder)
+    name, kind = staged.get("repo_id", ""), staged.get("repo_type", "")
+    if not kind or repo_id not in (None, name):
         raise ValueError(
-            f"{repo_id!r} can't be a repository: write 'your-name/its-name', with letters, digits, "
-            "'-', '_' and '.' (no two '-' or '.' in a row, none at an end), 96 characters at most."
+            f"{folder} wasn't staged for {repo_id or 'the Hub'}, but for {name or 'nothing'}. A "
+            "card names its repository, so stage it first."
         )
-
-
-def _require_no_token(stage: Path, token: str | None) -> None:
-    for path in stage.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            if _TOKEN.search(content) or (token and token.encode() in content):
-                raise ValueError(
-                    f"{path.relative_to(stage)} holds a token of the Hub and was not pushed. Take "
-                    "it out, and revoke it: https://huggingface.co/settings/tokens"
-                )
-
-
-def _require_right(api: HfApi, token: str | None, repo_id: str, kind: str, exist_ok: bool) -> None:
-    """Ask whether the push can succeed, before any work."""
-    owner = repo_id.split("/")[0]
-    if not token:
-        raise PermissionError(
-            "You aren't logged in to the Hugging Face Hub. Run: hf auth login (in a notebook: from "
-            "huggingface_hub import notebook_login; notebook_login()), or set HF_TOKEN, in Colab "
-            "among the secrets."
-        )
-    with _explained(repo_id):
-        try:
-            me = _retry(api.whoami)
-        except HfHubHTTPError as error:
-            if error.response.status_code == 401:
-                raise PermissionError(
-                    "Your token isn't valid (any more). Run: hf auth login --force, with one from "
-                    "https://huggingface.co/settings/tokens"
-                ) from error
-            raise
-        role = me.get("auth", {}).get("accessToken", {}).get("role")
-        if role == "read":
-            raise PermissionError(
-                "Your token may only read. Make one that may write at "
-                "https://huggingface.co/settings/tokens and run: hf auth login --force"
-            )
-        owners = [me["name"], *(org["name"] for org in me.get("orgs", []))]
-        if owner not in owners:
-            raise PermissionError(
-                f"You are {me['name']} and can't write to {owner!r}. Push to one of: "
-                f"{', '.join(owners)}, or log in as {owner}: hf auth login --force"
-            )
-        # A Space may have its model's name, and many do.
-        for other in {"model", "dataset"} - {kind} if kind != "space" else ():
-            if _retry(api.repo_exists, repo_id, repo_type=other):
-                raise ValueError(f"{repo_id} is a {other} already; name this {kind} otherwise.")
-        if not exist_ok and _retry(api.repo_exists, repo_id, repo_type=kind):
-            raise FileExistsError(f"{repo_id} is there already, and exist_ok is off.")
-
-
-def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, RepositoryNotFoundError):
-        return False
-    if isinstance(error, HfHubHTTPError):
-        # 412: someone else pushed meanwhile; the next try starts from theirs.
-        return error.response.status_code in (408, 412, 429, 500, 502, 503, 504)
-    # The client's HTTP library has changed before, so its errors are known by their kind.
-    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__) or isinstance(
-        error, (ConnectionError, TimeoutError)
-    )
-
-
-def _retry(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    tries = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_may_pass),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=30),
-        stop=tenacity.stop_after_attempt(5),
-        reraise=True,
-    )
-    return tries(call, *args, **options)
+    api = hf.HfApi(token=token or hf.get_token())
+    if not api.token:
+        raise PermissionError(f"You aren't logged in to the Hugging Face Hub. {_RULES['login']}")
+    _refuse_secrets(folder, api.token)
+    where = {"repo_id": name, "repo_type": kind}
+    try:
+        other = {"model": "dataset", "dataset": "model"}.get(kind)
+        if other and api.repo_exists(name, repo_type=other):
+            raise ValueError(f"{name} is a {other} already; name this {kind} otherwise.")
+        sdk = "gradio" if kind == "space" else None
+        page = api.create_repo(**where, private=private, exist_ok=exist_ok, space_sdk=sdk)
+        if private and not api.repo_info(**where).private:
+            raise ValueError(f"{name} is public already: make it private in its settings first.")
+        if revision and not create_pr:
+            api.create_branch(**where, branch=revision, exist_ok=True)
+        there = api.list_repo_files(**where, revision=revision)
+        old = [path for path in there if re.fullmatch(_RULES["loaded"][kind], path)]
+        how: Any = {"revision": revision, "create_pr": create_pr, "commit_message": message}
+        how |= {"ignore_patterns": [_MARK], "delete_patterns": old}
+        commit = api.upload_folder(**where, **how, folder_path=folder)
+    except (_HTTP_ERROR, ConnectionError, TimeoutError, RuntimeError) as error:
+        raise _explained(error, name) from error
+    return str(commit.pr_url or page)
 
 
 @contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
-    try:
-        yield
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise PermissionError(
-                f"The Hub doesn't let this token write to {repo_id} ({status}): {error}"
-            ) from error
-        raise ConnectionError(
-            f"The Hub answers {status}; {repo_id} is as it was before. Push again later. {error}"
-        ) from error
-    except Exception as error:
-        if _may_pass(error) or isinstance(error, RuntimeError):  # of an upload that broke off
-            raise ConnectionError(
-                f"The upload broke off ({type(error).__name__}: {error}); {repo_id} is as it was "
-                "before, or complete. Push again: what arrived isn't sent twice."
-            ) from error
-        raise
+def _staging(
+    kind: str, repo_id: str, folder: str | Path | None, head: Mapping[str, Any]
+) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
+    """Yield an empty folder, the place that it takes once it is filled, and the card's values.
+
+    Nothing may be in that place but an earlier staging, as it was written.
+    """
+    hf.utils.validate_repo_id(repo_id)
+    name = repo_id.partition("/")[2]
+    if not name:
+        raise ValueError(f"{repo_id!r} can't be a repository: write 'your-name/its-name'.")
+    if unknown := sorted(set(head) - set(_RULES["head"])):
+        raise TypeError(f"A card has no {', '.join(unknown)}; name any of {_RULES['head']}.")
+    target = Path(folder or f"to_push/{kind}s/{name}")
+    if target.is_file() or _files(target) != _mark(target).get("files", {}):
+        raise FileExistsError(
+            f"{target} holds what no staging put there, or what was changed since: move that "
+            "away, or name another folder."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
+        stage = Path(temporary, "new")
+        stage.mkdir()
+        values = {"repo_id": repo_id, "name": name, "head": head}
+        yield stage, target, values
+        template = _CARDS.get_template(f"{kind}.md.jinja")
+        # The client's class writes the head as YAML and leaves out what is None.
+        card = hf.RepoCard(template.render(files=_files(stage), **values))
+        card.save(stage / "README.md")
+        _refuse_secrets(stage, hf.get_token())
+        mark = {"repo_id": repo_id, "repo_type": kind, "files": _files(stage)}
+        (stage / _MARK).write_text(json.dumps(mark), "utf-8")
+        if target.exists():
+            target.rename(Path(temporary, "old"))
+        stage.rename(target)
+
+
+def _mark(folder: Path) -> dict[str, Any]:
+    path = folder / _MARK
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Return when each file was changed, by its path within the folder."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _MARK]
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in paths}
+
+
+def _measured(metrics: Any, source: Path, loaded: Any) -> dict[str, Any]:
+    """Return the metrics, given or lying in or beside the model; refuse those of another."""
+    if metrics is None:
+        places = (source / "metrics.json", source.absolute().parent / "metrics.json")
+        metrics = next(filter(Path.is_file, places), {})
+    about = dict(load_metrics(metrics) if isinstance(metrics, (str, Path)) else metrics)
+    scored = [key[8:] for key in about.get("test") or {} if key.startswith("support_")]
+    named = list(map(str, about.get("labels") or scored))
+    fits = not named or set(named) == set(loaded.names)
+    if not fits or ("variant" in about and loaded.kind == "classifier"):
+        raise ValueError(
+            f"The metrics are another model's, of labels {named}, not {loaded.names}: move their "
+            "file away, or pass this model's with metrics= and figures=."
+        )
+    return about
+
+
+def _refuse_secrets(folder: Path, token: str | None) -> None:
+    """Refuse what looks like a key, by what whoever loads the files would read."""
+    pattern = "|".join([*_RULES["secrets"], *([re.escape(token)] if token else [])])
+    for name in _files(folder):
+        path = folder / name
+        weights = path.suffix in (".safetensors", ".onnx", ".data", ".bin")
+        if path.suffix == ".parquet":  # where it is packed
+            columns = pq.read_table(path).to_pydict()
+        else:
+            with path.open("rb") as file:  # of weights the head, where words may stand
+                columns = {"": [file.read(2**20 if weights else -1).decode("utf-8", "replace")]}
+        for column, cells in columns.items():
+            found = pc.match_substring_regex(pa.array(map(str, cells), pa.string()), pattern)
+            row = pc.index(found, True).as_py()
+            if row >= 0:
+                place = f"{name}, row {row}, column {column!r}," if column else name
+                raise ValueError(
+                    f"{place} holds a token or another secret. Take it out, and revoke it where "
+                    "it was made."
+                )
+
+
+def _explained(error: Exception, repo_id: str) -> OSError:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    said = " ".join(str(error).split())  # in one line
+    if status in (401, 403):
+        told = "isn't valid (any more)" if status == 401 else f"may not write to {repo_id}"
+        return PermissionError(f"Your token {told}: {said} {_RULES['login']}")
+    if status == 409:
+        return FileExistsError(f"{repo_id} is there already, and exist_ok is off.")
+    return ConnectionError(
+        f"The upload broke off ({type(error).__name__}: {said}); {repo_id} is as it was before, or "
+        "complete. Push again: what arrived isn't sent twice."
+    )
