@@ -1,0 +1,79 @@
+"""Train a classifier without a notebook, and export it for service.py.
+
+    python deploy/train.py titles.csv out/titles --base albert/albert-base-v2
+
+The table holds the columns text and label. In the folder lie afterwards `model`, `metrics.json` and
+`exported`. It is the notebook clickbait/2_fine_tune_albert in short; a run that was killed goes on.
+"""
+
+# ruff: noqa: T201
+import argparse
+from pathlib import Path
+
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    set_seed,
+)
+
+from cookbook import data, export, features, inference, labels, metrics, quality, training
+
+
+def main() -> None:
+    """Read the arguments and train."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", help="CSV, JSONL or Parquet with the columns text and label")
+    parser.add_argument("folder", type=Path, help="where the model goes")
+    parser.add_argument("--base", default="albert/albert-base-v2", help="base model")
+    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    splits = data.load_splits(options.table, seed=options.seed)
+    print(quality.check(splits))
+    texts, truth = splits["test"]["text"][:], splits["test"]["label"][:]
+    splits = labels.encode_labels(splits)
+    names = splits["train"].features["label"].names
+    tokenizer = AutoTokenizer.from_pretrained(options.base)
+    splits = features.tokenize(splits, tokenizer)
+    set_seed(options.seed)
+    trainer = Trainer(
+        model=AutoModelForSequenceClassification.from_pretrained(
+            options.base, dtype="float32", **labels.label_maps(splits)
+        ),
+        args=training.training_arguments(
+            options.folder / "checkpoints",
+            num_train_epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            seed=options.seed,
+        ),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=metrics.compute_metrics(names),
+    )
+    trained = trainer.train(resume_from_checkpoint=training.last_checkpoint(trainer))
+    trainer.save_model(str(options.folder / "model"))
+    exported = export.export_onnx(options.folder / "model", options.folder / "exported")
+    answers = inference.classify(texts, exported)["label"].tolist()
+    scores = metrics.classification_metrics(truth, answers, names)
+    metrics.save_metrics(
+        options.folder,
+        base_model=options.base,
+        labels=names,
+        rows={name: len(part) for name, part in splits.items()},
+        settings={"epochs": options.epochs, "learning_rate": options.learning_rate},
+        train_seconds=trained.metrics["train_runtime"],
+        environment=training.describe_run(options.base),
+        test=scores,
+    )
+    print(metrics.per_label(truth, answers, names).round(3))
+    print(f"accuracy {scores['accuracy']:.3f}, as exported to {exported}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""deploy/: the service in a clean environment, and the script that trains a model for it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import venv
+from pathlib import Path
+
+import pytest
+
+from cookbook import inference, metrics
+
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
+TEXTS = [
+    "Council approves budget for 2027",
+    "",
+    "This one trick will change how you cook rice",
+    "You won't believe what the mayor said about " + "the old harbour and " * 80,
+    "Ärger über 🚲 und Straßen\r\nin Köln",
+    " \n",
+    *[f"Number {i} of the reasons why bakers rescue a ferry" for i in range(20)],
+]
+
+
+@pytest.fixture(scope="session")
+def clean_python(built):
+    """An environment with nothing but what the service asks for."""
+
+    def make(folder):
+        venv.create(folder, with_pip=True)
+        wanted = ["install", "-q", "--no-compile", "-r", DEPLOY / "requirements.txt"]
+        subprocess.run([folder / "bin" / "python", "-m", "pip", *wanted], check=True)
+
+    return built("clean-python", make) / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def service(clean_python, exported):
+    """The address of the service, started for the exported fixture."""
+    command = [clean_python, "-m", "uvicorn", "service:app", "--port", "0", "--no-access-log"]
+    env = {**os.environ, "MODEL": str(exported.int8), "MOST_TEXTS": "50", "MOST_BYTES": "20000"}
+    with subprocess.Popen(command, cwd=DEPLOY, env=env, stderr=subprocess.PIPE, text=True) as run:
+        addresses = (re.search(r"running on (\S+)", line) for line in run.stderr)
+        yield next(filter(None, addresses))[1]
+        run.terminate()
+
+
+def ask(url, body=None):
+    """Return status and answer; a body that is no text is sent as JSON."""
+    sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, sent)) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_environment_is_clean(clean_python):
+    code = "import importlib.util as u; print([n for n in %r if u.find_spec(n)])"
+    absent = ["torch", "transformers", "pandas", "cookbook"]
+    found = subprocess.check_output([clean_python, "-c", code % absent], text=True, cwd=DEPLOY)
+    assert found.strip() == "[]"
+
+
+def test_the_service_answers_as_the_package_does(service, exported):
+    assert ask(f"{service}/health") == (200, {"status": "ok", "labels": ["clickbait", "factual"]})
+    status, said = ask(f"{service}/classify", {"texts": TEXTS})
+    assert status == 200
+    ours = inference.classify(TEXTS, exported.int8)
+    for theirs, text, (_, row) in zip(said["answers"], TEXTS, ours.iterrows(), strict=True):
+        if text.strip():
+            assert theirs["label"] == row["label"]
+            assert theirs["score"] == pytest.approx(row["score"], abs=1e-5)
+            wanted = {name: row[name] for name in ("clickbait", "factual")}
+            assert theirs["scores"] == pytest.approx(wanted, abs=1e-5)
+        else:
+            assert theirs == {"label": None, "score": None, "scores": {}}
+    assert ask(f"{service}/classify", {"texts": []}) == (200, {"answers": []})
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b"texts=Council", 400, "Send JSON"),
+        (b"\xff\xfe", 400, "Send JSON"),
+        (b"[" * 5000, 400, "Send JSON"),
+        ({"text": ["A title"]}, 400, "Send JSON"),
+        ({"texts": "A title"}, 422, "no list of texts"),
+        ({"texts": ["A title", None]}, 422, "Text 1 is no text, but null"),
+        ({"texts": ["\ud83d"]}, 422, "Text 0 is no text"),
+        ({"texts": ["A title"] * 51}, 413, "at most 50"),
+        ({"texts": ["A long title. " * 2000]}, 413, "at most 20,000 bytes"),
+    ],
+)
+def test_bad_input_is_refused_in_words(service, body, status, told):
+    found, said = ask(f"{service}/classify", body)
+    assert found == status
+    assert told in said
+    assert ask(f"{service}/health")[0] == 200
+
+
+def test_it_answers_events_of_a_function_too(clean_python, exported):
+    code = (
+        "import json, service\n"
+        "ask = lambda body: service.handler({'body': body}, None)\n"
+        "print(json.dumps([ask(json.dumps({'texts': ['Council approves budget']})), ask('{}')]))"
+    )
+    env = {**os.environ, "MODEL": str(exported.int8)}
+    good, bad = json.loads(
+        subprocess.check_output([clean_python, "-c", code], text=True, cwd=DEPLOY, env=env)
+    )
+    label = inference.classify(["Council approves budget"], exported.int8)["label"][0]
+    assert json.loads(good["body"])["answers"][0]["label"] == label
+    assert (good["statusCode"], bad["statusCode"]) == (200, 400)
+
+
+def test_a_folder_that_is_no_export_is_refused(clean_python, trained):
+    env = {**os.environ, "MODEL": str(trained.folder)}
+    run = [clean_python, "-c", "import service"]
+    done = subprocess.run(run, text=True, cwd=DEPLOY, env=env, capture_output=True)
+    assert done.returncode == 1
+    assert "holds no model.onnx" in done.stderr
+
+
+def test_the_image_is_made_of_these_files():
+    recipe = (DEPLOY / "Dockerfile").read_text("utf-8")
+    copied = re.findall(r"^COPY (\S+)", recipe, re.MULTILINE)
+    assert copied == ["requirements.txt", "service.py", "model"]
+    assert all((DEPLOY / name).is_file() for name in copied[:2])
+
+
+def test_the_script_trains_exports_and_measures(few_titles, minilm, tmp_path):
+    """On a MiniLM of one layer, for speed."""
+    base = shutil.copytree(minilm, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    few_titles.groupby("label").head(60).to_csv(tmp_path / "titles.csv", index=False)
+    folder = tmp_path / "out"
+    run = [sys.executable, DEPLOY / "train.py", tmp_path / "titles.csv", folder]
+    options = ["--base", base, "--epochs", "1", "--learning-rate", "1e-3"]
+    env = {**os.environ, "PYTHONPATH": str(DEPLOY.parent)}
+    said = subprocess.check_output([*run, *options], text=True, env=env)
+    measured = metrics.load_metrics(folder)
+    assert f"accuracy {measured['test']['accuracy']:.3f}" in said
+    assert measured["rows"]["train"] > measured["rows"]["test"] > 0
+    assert inference.load(folder / "exported").names == ["clickbait", "factual"]
