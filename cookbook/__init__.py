@@ -1,31 +1,18 @@
 """Helpers for fine-tuning small models on synthetic data and measuring them honestly.
 
-One small module per step, in the order in which data flows: `synthesis`, `data`, `quality`,
-`labels`, `features`, `training`, `metrics`, `inference`, `baselines`, `economics`, `hub`, `demo`,
-`plots`; `offline` brings a model that pip carries. Modules load on first use, so `import cookbook`
-costs next to nothing.
+One small module per step, in the order in which data flows. Modules load on first use, so
+`import cookbook` costs next to nothing.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pkgutil import iter_modules
 from types import ModuleType
 
 __version__ = "0.1.0"
-__all__ = [
-    "baselines",
-    "data",
-    "demo",
-    "economics",
-    "features",
-    "hub",
-    "inference",
-    "labels",
-    "metrics",
-    "offline",
-    "plots",
-    "quality",
-    "synthesis",
-    "training",
-]
+_LOWER = {"annotation", "answers", "formats", "models", "runtimes", "surface"}  # halves of others
+__all__ = sorted({module.name for module in iter_modules(__path__)} - _LOWER)
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -36,3 +23,22 @@ def __getattr__(name: str) -> ModuleType:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Import optional packages within; name the extra of this package that brings them.
+
+    Raises:
+        ModuleNotFoundError: One isn't installed; says the command that installs it.
+
+    Example:
+        >>> with extra("deploy"):
+        ...     import onnxruntime
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{error.name} is missing. Run: pip install "small-model-cookbook[{name}]"'
+        ) from error

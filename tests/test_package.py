@@ -28,24 +28,13 @@ def test_importing_the_package_pulls_in_nothing_heavy():
     assert not heavy & {name.partition(".")[0] for name in loaded}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "synthesis",
-        "data",
-        "quality",
-        "metrics",
-        "inference",
-        "baselines",
-        "economics",
-        "demo",
-        "plots",
-        "offline",
-    ],
-)
-def test_modules_that_need_no_torch_do_not_load_it(module):
-    loaded = run(f"import sys; from cookbook import {module}; print(*sys.modules)").split()
-    assert "torch" not in loaded
+def test_an_exported_model_is_loaded_and_answers_without_torch(exported):
+    modules = "tables, words, llm, data, quality, synthesis, metrics, inference, baselines, compare"
+    code = f"import sys; from cookbook import {modules}, economics, plots, offline, page, cli\n"
+    code += f"print(len(inference.classify(['A title'], {str(exported.int8)!r})))\n"
+    code += f"print(len(inference.extract_keywords(['A post'], {str(exported.keywords)!r})))\n"
+    code += "print('torch' in sys.modules)"
+    assert run(code).split() == ["1", "1", "False"]
 
 
 def test_every_module_is_reached_lazily():
@@ -54,23 +43,37 @@ def test_every_module_is_reached_lazily():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = cookbook.nothing
     assert set(cookbook.__all__) <= set(dir(cookbook))
+    assert {"data", "inference", "training", "words"} <= set(cookbook.__all__)
+    assert "runtimes" not in cookbook.__all__
 
 
-def test_a_wheel_carries_the_data_and_finds_it_without_the_clone(tmp_path):
+def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "yake", None)
+    command = r'yake is missing\. Run: pip install "small-model-cookbook\[compare\]"'
+    with pytest.raises(ModuleNotFoundError, match=command), cookbook.extra("compare"):
+        import yake  # noqa: F401
+
+
+def test_a_wheel_carries_what_it_needs_and_finds_it_without_the_clone(tmp_path):
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
     build += ["-w", str(tmp_path)]
     subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
     wheel = next(tmp_path.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-        metadata = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        names = archive.namelist()
+        metadata = next(name for name in names if name.endswith("/METADATA"))
         assert "License-Expression: Apache-2.0" in archive.read(metadata).decode()
-        assert any(name.endswith("/licenses/LICENSE") for name in archive.namelist())
+        assert any(name.endswith("/licenses/LICENSE") for name in names)
+        commands = next(name for name in names if name.endswith("/entry_points.txt"))
+        assert "cookbook = cookbook.cli:main" in archive.read(commands).decode()
+    assets = {path.name for path in (ROOT / "cookbook" / "assets").iterdir()}
+    assert assets == {path.name for path in (tmp_path / "site/cookbook/assets").iterdir()}
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
-        "from cookbook import data\n"
+        "from cookbook import data, tables\n"
         "print(data.shipped('clickbait_titles.csv'))\n"
-        "print(len(data.read_csv(data.shipped('clickbait_challenge.csv'))) >= 150)"
+        "print(len(tables.read(data.shipped('clickbait_challenge.csv'))) >= 150)"
     )
     where, enough = run(code, cwd=tmp_path).splitlines()
     assert Path(where).is_relative_to(tmp_path / "site")

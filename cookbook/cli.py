@@ -1,0 +1,270 @@
+"""The command `cookbook`: the package's work without a line of Python. See `cookbook --help`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from inspect import cleandoc
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+import cookbook  # whose modules load where a command needs them
+
+app = typer.Typer(
+    help="""Write data with a local LLM, check it, and use the small models made from it.
+
+    \b
+    cookbook titles --per-label 500 --out titles.csv
+    cookbook check titles.csv
+    cookbook page out/clickbait/model
+    cookbook answer titles.csv answered.csv out/clickbait/model
+
+    `cookbook COMMAND --help` says more. Exit status: 0 done, 1 an error, 2 a command that was
+    mistyped, 130 stopped with Ctrl-C.""",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_Model = Annotated[str, Argument(help="A saved or exported model, or its name on the Hub.")]
+_Text = Annotated[str, Option(help="Name of the column of texts.")]
+_Keywords = Annotated[str | None, Option(help="Column of keywords, in place of labels.")]
+_Llm = Annotated[str, Option(help="An Ollama model; get it with: ollama pull MODEL")]
+_Host = Annotated[str | None, Option(help="Address of the server, else OLLAMA_HOST.")]
+_Repo = Annotated[str | None, Argument(help="your-name/its-name; none for a laid-out folder.")]
+_Kind = Literal["model", "dataset", "space"]
+_Out = Annotated[Path, Option(help="CSV to write, or to go on with.")]
+_Concurrency = Annotated[int, Option(help="Questions at once; see OLLAMA_NUM_PARALLEL.")]
+_Timeout = Annotated[float, Option(help="Seconds that an answer may take.")]
+_Seed = Annotated[int, Option(help="The first seed.")]
+
+
+def main() -> None:
+    """Run the command line; after an error or Ctrl-C, questions under way aren't waited for."""
+    if not sys.stderr.isatty():  # a log, say: a line a minute, not one a tick
+        for name in ("DELAY", "MININTERVAL", "MAXINTERVAL"):
+            os.environ.setdefault(f"TQDM_{name}", "60")
+    try:
+        app()
+    except SystemExit as end:
+        if end.code:
+            sys.stdout.flush()
+            os._exit(int(end.code))
+        raise
+
+
+def _command(work: Callable[..., Any]) -> Callable[..., None]:
+    """Make a command that prints what a function returns; errors and warnings are a line each."""
+
+    @app.command(help=cleandoc(work.__doc__ or "").replace("Example:", "\b\nExample:"))
+    @wraps(work)
+    def run(**options: Any) -> None:
+        def tell(message: str) -> None:
+            # What functions call `text=` is an option here.
+            message = re.sub(rf"\b({'|'.join(options)})=(?=[,.\s])", r"--\1", message)
+            typer.echo(" ".join(message.split()), err=True)
+
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: tell(f"Warning: {message}")
+            try:
+                typer.echo(work(**options))
+            except typer.Exit:
+                raise
+            except Exception as error:  # whoever typed a command wants no traceback
+                fault = isinstance(error, (AttributeError, IndexError, KeyError, TypeError))
+                tell(f"Error: {error!r}" if fault else f"Error: {error}")
+                raise typer.Exit(1) from None
+
+    return run
+
+
+@_command
+def titles(
+    model: _Llm = "phi3",
+    per_label: Annotated[int, Option(help="Usable titles wanted per label.")] = 500,
+    out: _Out = Path("titles.csv"),
+    topics: Annotated[Path | None, Option(help="Text file with a topic on a line.")] = None,
+    per_call: Annotated[int, Option(help="Titles per question; 1 is the most varied.")] = 1,
+    temperature: Annotated[float, Option(help="Above 0; higher is more varied.")] = 0.9,
+    seed: _Seed = 0,
+    concurrency: _Concurrency = 4,
+    host: _Host = None,
+    timeout: _Timeout = 120,
+) -> Any:
+    """Let an LLM write clickbait and factual titles.
+
+    As many of one kind as of the other. The CSV has the columns text, label, topic, style, model,
+    prompt_version and seed. What was rejected lies beside it, in NAME.rejected.csv, with the
+    reason. It can be stopped at any time; the same command goes on where it was.
+
+    Example:
+        cookbook titles --model phi3 --per-label 500 --out titles.csv
+        cookbook titles --topics topics.txt --out mine.csv
+    """
+    options = locals()  # named as the function's parameters are
+    options["topics"] = _lines(topics) if topics else cookbook.synthesis.TOPICS
+    return cookbook.synthesis.generate_texts(**options)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} isn't UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+@_command
+def annotate(
+    texts: Annotated[str, Option("--in", help="Table with a column of texts.")],
+    model: _Llm = "phi3",
+    out: _Out = Path("annotated.csv"),
+    text: _Text = "text",
+    per_call: Annotated[int, Option(help="Texts per question.")] = 10,
+    seed: _Seed = 0,
+    concurrency: _Concurrency = 4,
+    host: _Host = None,
+    timeout: _Timeout = 300,
+) -> Any:
+    """Let an LLM give texts keywords, a topic and a summary.
+
+    All columns of the table are kept. What couldn't be annotated lies beside the result, in
+    NAME.rejected.csv, with the reason. It can be stopped at any time; the same command goes on
+    where it was.
+
+    Example:
+        cookbook annotate --model phi3 --in posts.csv --out annotated.csv
+    """
+    return cookbook.synthesis.annotate(**locals())
+
+
+@_command
+def check(
+    file: Annotated[str, Argument(help="Table of labelled texts: CSV, JSONL or Parquet.")],
+    text: _Text = "text",
+    label: Annotated[str, Option(help="Name of the column of labels.")] = "label",
+    keywords: _Keywords = None,
+) -> None:
+    """Say what is wrong with a data set.
+
+    Giveaways, duplicates and contradictions; with --keywords, what makes these no good targets.
+    Exit status: 0 where no problem was found, 1 where there is one.
+
+    Example:
+        cookbook check titles.csv
+        cookbook check posts.csv --text body --keywords tags
+    """
+    if keywords:
+        report = cookbook.quality.check_keywords(file, text=text, keywords=keywords)
+    else:
+        report = cookbook.quality.check(file, text=text, label=label)
+    typer.echo(report)
+    raise typer.Exit(int(not report.ok))
+
+
+@_command
+def answer(
+    source: Annotated[str, Argument(help="Table of texts: CSV, JSONL or Parquet.")],
+    target: Annotated[Path, Argument(help="File to write: .csv, .jsonl or .parquet.")],
+    model: _Model,
+    text: _Text = "text",
+) -> Any:
+    """Answer every text of a table with a model.
+
+    All columns are kept, and the answers added: label, score and a column per label, or keywords.
+    It can be stopped at any time; the same command goes on where it was.
+
+    Example:
+        cookbook answer titles.csv answered.csv out/clickbait/model
+    """
+    return cookbook.inference.answer_file(**locals())
+
+
+@_command
+def page(
+    model: _Model,
+    port: Annotated[int | None, Option(help="Port, else the first free from 7860.")] = None,
+    host: Annotated[str, Option(help="0.0.0.0 for the whole network.")] = "127.0.0.1",
+    share: Annotated[bool, Option(help="Make a public address, through gradio.")] = False,
+    title: Annotated[str | None, Option(help="Heading of the page.")] = None,
+    example: Annotated[list[str] | None, Option(help="A text to click; repeatable.")] = None,
+) -> None:
+    """Serve a web page for a classifier or keyword model. Ctrl-C ends it.
+
+    Example:
+        cookbook page out/clickbait/model
+        cookbook page you/clickbait --title "Bait?" --example "A title" --example "Another"
+    """
+    served = cookbook.page.build(model, examples=example, title=title)
+    served.launch(server_name=host, server_port=port, share=share)
+    raise typer.Exit(130)  # it serves until Ctrl-C
+
+
+@_command
+def export(
+    model: _Model,
+    folder: Annotated[Path, Argument(help="Folder to write.")],
+    int8: Annotated[bool, Option(help="Smaller and faster, and nearly as exact.")] = True,
+) -> Any:
+    """Export a model so that it answers without torch.
+
+    A classifier becomes ONNX, a model that writes CTranslate2.
+
+    Example:
+        cookbook export out/clickbait/model out/clickbait/onnx
+        cookbook export out/clickbait/model out/clickbait/exact --no-int8
+    """
+    loaded = cookbook.inference.load(model)
+    if loaded.kind == "classifier":
+        return cookbook.export.export_onnx(loaded, folder, int8=int8)
+    quantization = "int8" if int8 else None
+    return cookbook.export.export_ctranslate2(loaded, folder, quantization=quantization)
+
+
+@_command
+def push(
+    source: Annotated[str, Argument(help="A model's folder, a table, or a model's name.")],
+    repo_id: _Repo = None,
+    kind: Annotated[_Kind, Option(help="A space is a model's page.")] = "model",
+    provenance: Annotated[str, Option(help="Of a data set: who wrote it, and how.")] = "",
+    keywords: _Keywords = None,
+    license: Annotated[str | None, Option(help="The Hub's name of it, as cc0-1.0.")] = None,
+    private: Annotated[bool | None, Option("--private", help="Only you see it.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only lay out the folder.")] = False,
+) -> Any:
+    """Push a model, a data set or a page to the Hub.
+
+    It is laid out with a card in a folder, to_push, and pushed from there. With --dry-run you can
+    look at it first, and change the card; then push that folder.
+
+    Example:
+        cookbook push out/clickbait/model you/clickbait --license mit --dry-run
+        cookbook push to_push/models/clickbait
+        cookbook push titles.csv you/titles --kind dataset --provenance "Written by phi3."
+        cookbook push you/clickbait you/page --kind space
+    """
+    hub = cookbook.hub
+    if repo_id is None:
+        folder = Path(source)
+    elif kind == "model":
+        folder = hub.stage_model(source, repo_id, license=license)
+    elif kind == "space":
+        folder = hub.stage_page(source, repo_id, license=license)
+    elif provenance:
+        columns = {"label": None if keywords else "label", "keywords": keywords}
+        about = {"provenance": provenance, "license": license}
+        folder = hub.stage_dataset(source, repo_id, **columns, **about)
+    else:
+        raise ValueError("Say with provenance= who wrote the data, and how.")
+    return folder if dry_run else hub.push(folder, private=private)
+
+
+if __name__ == "__main__":
+    main()
