@@ -9,11 +9,10 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -130,7 +129,8 @@ def execute(name: str, **parameters: Any) -> Path:
         parameters=settings,
         kernel_name="python3",
         cwd=ROOT,
-        progress_bar=True,
+        progress_bar=sys.stderr.isatty(),
+        extra_arguments=["--IPKernelApp.log_level=40"],  # a warning on a machine of one's own
     )
     html, _ = HTMLExporter().from_filename(str(executed))
     executed.with_suffix(".html").write_text(html, "utf-8")
@@ -213,25 +213,38 @@ def small_hub() -> Iterator[Any]:
     sys.path.insert(0, str(ROOT))
     from tests.servers.hub import serving
 
-    upload = (
-        "import sys; from huggingface_hub import HfApi; api = HfApi();"
-        "api.create_repo('maker/clickbait-titles', repo_type='dataset');"
-        "api.upload_folder(repo_id='maker/clickbait-titles', folder_path=sys.argv[1],"
-        "repo_type='dataset')"
-    )
-    with TemporaryDirectory() as name, serving(Path(name) / "hub") as hub:
-        folder = Path(name) / "titles"
-        folder.mkdir()
-        titles = pd.read_csv(ROOT / "data" / "clickbait_titles.csv")[["text", "label"]]
-        titles.iloc[::5].to_csv(folder / "test.csv", index=False)
-        titles.drop(index=titles.index[::5]).to_csv(folder / "train.csv", index=False)
+    titles = pd.read_csv(ROOT / "data" / "clickbait_titles.csv")[["text", "label"]]
+    parts = {"test": titles.iloc[::5], "train": titles.drop(index=titles.index[::5])}
+    files = {f"{name}.csv": part.to_csv(index=False).encode() for name, part in parts.items()}
+    with TemporaryDirectory() as cache, serving() as hub:
+        hub.put("dataset", FROM_HUB["your_own/hub_dataset"]["dataset"], files)
         # The clients read these when they are imported, so they are for other processes.
-        settings = {"HF_ENDPOINT": hub.url, "HF_HOME": f"{name}/cache"}
+        settings = {"HF_ENDPOINT": hub.url, "HF_HOME": cache, "HF_TOKEN": hub.tokens["write"]}
         settings |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-        settings["HF_TOKEN"] = hub.tokens["write"]
         with mock.patch.dict(os.environ, settings):
-            subprocess.run([sys.executable, "-c", upload, str(folder)], check=True)
             yield hub
+
+
+@contextmanager
+def surroundings(name: str) -> Iterator[dict[str, Any]]:
+    """Start the servers that a notebook asks; yield the parameters that it needs for them."""
+    if name in SMALL_LLM or name in COMPARED:
+        with small_llm() as url:
+            yield {"host": url}
+    elif name in FROM_HUB:
+        with small_hub():
+            yield {}
+    else:
+        yield {}
+
+
+def show(name: str, folder: Path, seconds: float) -> None:
+    """Print what a notebook measured and left, at once: who pipes this waits for it too."""
+    results = json.loads((folder / "metrics.json").read_text("utf-8"))
+    left = [f"{p.relative_to(ROOT)}{'/' if p.is_dir() else ''}" for p in sorted(folder.iterdir())]
+    lines = [f"\n{name}: {summary(results)}", f"{'notebook':<20} {seconds:.0f} s\n", *left]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -241,33 +254,26 @@ def main() -> None:
     parser.add_argument("only", nargs="?", default="", help="run those whose path contains this")
     parser.add_argument("--real-headlines", help="CSV or address to measure on instead")
     arguments = parser.parse_args()
-    every = {**SMALL_LLM, **DEMO, **FROM_HUB, **GUIDE, **COMPARED}
-    every = every if arguments.task == "refresh" else DEMO
+    again = arguments.task == "refresh"
+    every = {**SMALL_LLM, **DEMO, **FROM_HUB, **GUIDE, **COMPARED} if again else DEMO
     names = [name for name in every if arguments.only in name]
     if not names:
         parser.error(f"no notebook's path contains {arguments.only!r}: {', '.join(every)}")
-    with ExitStack() as stack:
-        for name in names:
-            extra = dict(REFRESH.get(name, {})) if arguments.task == "refresh" else {}
-            if name in SMALL_LLM:
-                shutil.rmtree(ROOT / SMALL_LLM[name]["output_dir"], ignore_errors=True)
-                extra["host"] = stack.enter_context(small_llm())
-            if name in COMPARED:
-                extra["host"] = stack.enter_context(small_llm())
-            if name in FROM_HUB:
-                stack.enter_context(small_hub())
-            if arguments.real_headlines and name[:12] in ("clickbait/2_", "clickbait/3_"):
-                extra["real_headlines"] = arguments.real_headlines
-            start = time.perf_counter()
-            executed = execute(name, **extra)
-            seconds = time.perf_counter() - start
-            if arguments.task == "refresh":
-                refresh(name, executed)
-            folder = executed.parent
-            metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-            sys.stdout.write(f"\n{name}: {summary(metrics)}\n{'notebook':<20} {seconds:.0f} s\n\n")
-            for path in sorted(folder.iterdir()):
-                sys.stdout.write(f"{path.relative_to(ROOT)}{'/' if path.is_dir() else ''}\n")
+    for name in names:
+        extra = dict(REFRESH.get(name, {})) if again else {}
+        if arguments.real_headlines and name[:12] in ("clickbait/2_", "clickbait/3_"):
+            extra["real_headlines"] = arguments.real_headlines
+        if name in SMALL_LLM:  # what an earlier run wrote would be gone on from
+            shutil.rmtree(ROOT / SMALL_LLM[name]["output_dir"], ignore_errors=True)
+        sys.stdout.write(f"{name} …\n")
+        sys.stdout.flush()
+        start = time.perf_counter()
+        with surroundings(name) as found:
+            executed = execute(name, **extra, **found)
+        seconds = time.perf_counter() - start
+        if again:
+            refresh(name, executed)
+        show(name, executed.parent, seconds)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,99 @@
-"""Shared fixtures: the packaged MiniLM, and a classifier fine-tuned on a slice of the titles."""
+"""What all tests share: the packaged models, and small ones fine-tuned once for every process.
 
+Under `pytest -n` the processes share what is built: the first one builds it, the others wait.
+"""
+
+import json
 import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 
-# The clients read their environment on import. Tests use no network but loopback.
+# The libraries read their environment on import. Tests use no network but loopback.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each, for the programs they start too
+    os.environ["OMP_NUM_THREADS"] = "1"
 
-from types import SimpleNamespace
-
-import pandas as pd
 import pytest
-from datasets import Dataset, DatasetDict
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorForSeq2Seq,
-    Seq2SeqTrainer,
-    Trainer,
-    set_seed,
-)
-from transformers import DataCollatorWithPadding as Collator
+from filelock import FileLock
 
-from cookbook import data, features, inference, labels, metrics, offline, training
+# Everything else is imported where it is used: the process that only hands out tests needs none.
+
+SHIPPED = Path(__file__).resolve().parent.parent / "data"
+NO_BROWSER = "there is no Chromium with its chromedriver"
+SLOW = {"trained", "keyword_model", "exported", "smollm", "browser", "runs"}  # fixtures
+INSTALL_BROWSER = "apt-get install chromium chromium-driver"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Two processes at most: each loads a model or two."""
+    return min(2, os.cpu_count() or 1)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: needs a model, a browser or a notebook's run")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """The longest first, which are the notebooks; a file's other tests stay in one process."""
+    items.sort(key=lambda item: item.path.name not in ("test_notebooks.py", "test_training.py"))
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        if SLOW & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say once that there is no browser, and how to get one."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if count := sum(NO_BROWSER in str(report.longrepr) for report in skipped):
+        terminalreporter.write_line(
+            f"{count} tests of the web page were skipped: {NO_BROWSER}. Run: {INSTALL_BROWSER}"
+        )
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """`built(name, make)`: the folder that `make(folder)` filled, once for all processes."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def build(name, make):
+        folder = root / name
+        with FileLock(f"{folder}.lock"):
+            if not (done := Path(f"{folder}.done")).exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return build
 
 
 @pytest.fixture(scope="session")
 def minilm():
+    from cookbook import offline
+
     return offline.minilm()
 
 
 @pytest.fixture(scope="session")
 def tokenizer(minilm):
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(minilm)
 
 
 @pytest.fixture(scope="session")
 def titles():
-    return data.read_csv(data.shipped("clickbait_titles.csv"))
+    from cookbook import tables
+
+    return tables.read(SHIPPED / "clickbait_titles.csv")
 
 
 @pytest.fixture(scope="session")
@@ -47,95 +103,110 @@ def few_titles(titles):
 
 
 @pytest.fixture(scope="session")
-def trained(minilm, tokenizer, few_titles, tmp_path_factory):
-    """MiniLM fine-tuned for two epochs on 480 titles: good enough to be right most of the time."""
-    splits = labels.encode_labels(data.load_splits(few_titles, group="pair"))
-    splits = features.tokenize(splits, tokenizer)
-    set_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(minilm, **labels.label_maps(splits))
-    names = list(model.config.id2label.values())
-    trainer = Trainer(
-        model=model,
-        args=training.training_arguments(
-            tmp_path_factory.mktemp("trained"),
-            num_train_epochs=2,
-            learning_rate=2e-4,
-            disable_tqdm=True,
-        ),
-        train_dataset=splits["train"],
-        eval_dataset=splits["validation"],
-        processing_class=tokenizer,
-        data_collator=Collator(tokenizer),
-        compute_metrics=metrics.compute_metrics(names),
-    )
-    trainer.train()
-    # Asked here, since a Trainer is of no use once other TrainingArguments were made.
-    masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
-    trainer.evaluate()
-    folder = tmp_path_factory.mktemp("model")
-    trainer.save_model(folder)
-    test = splits["test"].to_pandas()
-    test["label"] = [names[i] for i in test["label"]]
+def trained(few_titles, built):
+    """MiniLM fine-tuned for two epochs on 480 titles: good enough to be right most of the time.
+
+    `log`, `best`, `steps` and `warmup` are the Trainer's, `lengths` the tokens of each row, in
+    the order of the batches; `splits` are the texts, `test` the rows to try it on.
+    """
+    from cookbook import data
+    from tests import small
+
+    splits = data.load_splits(few_titles, group="pair")
+
+    def make(folder):
+        with tempfile.TemporaryDirectory() as checkpoints:
+            settings = {"num_train_epochs": 2, "learning_rate": 3e-4}
+            trainer = small.classifier(splits, checkpoints, **settings)
+            trainer.train()
+            masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
+            trainer.evaluate()
+        trainer.save_model(folder / "model")
+        state = trainer.state
+        about = {"log": state.log_history, "best": state.best_metric, "steps": state.max_steps}
+        about["warmup"] = trainer.args.get_warmup_steps(state.max_steps)
+        about["lengths"] = [mask.sum(dim=1).tolist() for mask in masks]
+        (folder / "about.json").write_text(json.dumps(about))
+
+    folder = built("trained", make)
     return SimpleNamespace(
-        trainer=trainer,
-        masks=masks,
-        folder=folder,
+        folder=folder / "model",
+        names=sorted(few_titles["label"].unique()),
         splits=splits,
-        names=names,
-        test=pd.DataFrame(test),
+        test=splits["test"].to_pandas(),
+        **json.loads((folder / "about.json").read_text()),
     )
 
 
 @pytest.fixture(scope="session")
 def short_posts():
-    """The 40 shortest posts whose keywords all stand in the text."""
-    posts = data.read_csv(data.shipped("tech_keywords.csv"), label=None)
-    literal = [
-        all(inference.restore_case(keyword, text) for keyword in data.split_keywords(cell))
-        for text, cell in zip(posts["text"], posts["keywords"], strict=True)
-    ]
-    order = posts["text"].str.len().argsort(kind="stable")
-    return posts.iloc[order][pd.Series(literal)[order].to_numpy()].head(40).reset_index(drop=True)
+    """The 24 shortest posts whose keywords all stand in the text."""
+    from tests import small
+
+    return small.posts(24)
 
 
 @pytest.fixture(scope="session")
-def keyword_model(tokenizer, short_posts, tmp_path_factory):
-    """The folder of a small BART that has learnt the keywords of 40 short posts by heart."""
-    splits = DatasetDict(train=Dataset.from_pandas(short_posts))
-    set_seed(0)
-    model = offline.warm_start_bart(short_posts["text"], short_posts["keywords"])
-    start = model.config.decoder_start_token_id
-    rows = features.tokenize_seq2seq(splits, tokenizer, decoder_start_token_id=start)
-    model.get_input_embeddings().requires_grad_(False)
-    trainer = Seq2SeqTrainer(
-        model=model,
-        args=training.seq2seq_arguments(
-            tmp_path_factory.mktemp("keywords"),
-            batch_size=8,
-            num_train_epochs=25,
-            learning_rate=8e-4,
-            eval_strategy="no",
-            save_strategy="no",
-            load_best_model_at_end=False,
-            disable_tqdm=True,
-        ),
-        train_dataset=rows["train"],
-        processing_class=tokenizer,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
-    )
-    trainer.train()
-    model.generation_config.max_length = 40
-    folder = tmp_path_factory.mktemp("keyword-model")
-    trainer.save_model(folder)
-    return folder
+def keyword_model(short_posts, built):
+    """The folder of a small BART that has learnt the keywords of 24 short posts by heart."""
+
+    from datasets import Dataset, DatasetDict
+
+    from tests import small
+
+    def make(folder):
+        splits = DatasetDict(train=Dataset.from_pandas(short_posts))
+        settings = {"batch_size": 8, "num_train_epochs": 15, "learning_rate": 1e-3}
+        with tempfile.TemporaryDirectory() as checkpoints:
+            trainer = small.writer(splits, checkpoints, **settings, **small.UNSCORED)
+            trainer.train()
+        trainer.model.generation_config.max_length = 40
+        trainer.save_model(folder)
+
+    return built("keyword-model", make)
 
 
 @pytest.fixture(scope="session")
-def exported(trained, keyword_model, tmp_path_factory):
+def exported(trained, keyword_model, built):
     """The fixtures' models, exported: exact and int8."""
-    folder = tmp_path_factory.mktemp("exported")
-    return SimpleNamespace(
-        exact=inference.export_onnx(trained.folder, folder / "exact", int8=False),
-        int8=inference.export_onnx(trained.folder, folder / "int8"),
-        keywords=inference.export_ctranslate2(keyword_model, folder / "keywords"),
-    )
+
+    from cookbook import export
+
+    def make(folder):
+        export.export_onnx(trained.folder, folder / "exact", int8=False)
+        export.export_onnx(trained.folder, folder / "int8")
+        export.export_ctranslate2(keyword_model, folder / "keywords")
+
+    folder = built("exported", make)
+    return SimpleNamespace(**{name: folder / name for name in ("exact", "int8", "keywords")})
+
+
+@pytest.fixture(scope="session")
+def smollm():
+    """SmolLM2 behind Ollama's routes."""
+    from tests.servers import ollama
+
+    with ollama.serving() as url:
+        yield SimpleNamespace(url=url, model="smollm2")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip(NO_BROWSER)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for option in (
+        "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
+        "--disable-background-networking --disable-component-update --disable-sync "
+        f"--window-size=1200,1000 --user-data-dir={tmp_path_factory.mktemp('profile')}"
+    ).split():
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    browser = webdriver.Chrome(options, Service(driver))
+    yield browser
+    browser.quit()

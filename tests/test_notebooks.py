@@ -1,8 +1,11 @@
-"""Every notebook runs end to end, agrees with the repository's address and is fit to be read."""
+"""Every notebook runs end to end, agrees with the repository's address and is fit to be read.
+
+They run with parameters as small as what is asserted allows, the longest first.
+"""
 
 import ast
 import importlib.util
-import json
+import inspect
 import math
 import re
 from pathlib import Path
@@ -12,10 +15,11 @@ import pandas as pd
 import pytest
 from transformers import AlbertConfig, AlbertModel, TrainerCallback, TrainerState, pipeline
 
-from cookbook import data, inference, metrics
-from tests.servers import ollama as small_llm
+import cookbook
+from cookbook import inference, metrics, tables, words
 
 ROOT = Path(__file__).resolve().parent.parent
+NOWHERE = "http://127.0.0.1:9"  # nobody listens there
 
 
 def load(name):
@@ -28,6 +32,345 @@ def load(name):
 address, runner = load("address"), load("run")
 NOTEBOOKS = address.notebooks()
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def runs(group):
+    """A notebook's runs go to one process, which shares what they share; `make quick` has none."""
+
+    def mark(test):
+        test = pytest.mark.slow(pytest.mark.xdist_group(group)(test))
+        return pytest.mark.ollama(test) if group.endswith("asks") else test
+
+    return mark
+
+
+def outputs(path):
+    """Return what the cells of a notebook printed and showed."""
+    cells = nbformat.read(path, as_version=4).cells
+    found = [output for cell in cells for output in cell.get("outputs", [])]
+    return "".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in found)
+
+
+def challenge_passed(answer):
+    """The share of the challenge titles that get their label."""
+    rows = tables.read(ROOT / "data" / "clickbait_challenge.csv")
+    return (rows["label"].to_numpy() == pd.Series(answer(rows["text"].tolist())).to_numpy()).mean()
+
+
+def challenge_f1(model):
+    """F1@M of a keyword model on the challenge posts."""
+    rows = tables.read(ROOT / "data" / "keywords_challenge.csv")
+    found = inference.extract_keywords(rows["text"], model)
+    gold = [words.split_keywords(cell) for cell in rows["keywords"]]
+    return metrics.keyphrase_metrics(rows["text"], found, gold)["f1@M"]
+
+
+# --- Those that compare
+
+
+@runs("clickbait 3 asks")
+def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles, tmp_path):
+    real = titles.groupby("label").tail(20)[["text", "label"]]
+    real.to_csv(tmp_path / "real.csv", index=False)
+    executed = runner.execute(
+        "clickbait/3_compare_and_deploy",
+        model=str(trained.folder),
+        real_headlines=str(tmp_path / "real.csv"),
+        host=smollm.url,
+        train_rows=200,
+        least_steps=5,
+        llm_titles=2,
+        curve_sizes=[20],
+        curve_seeds=[0],
+        epochs=0.2,
+        repeats=1,
+        timed_titles=40,
+        file_sizes=[100, 200],
+        output_dir=str(tmp_path / "out"),
+    )
+    folder = executed.parent
+    results = metrics.load_metrics(folder)
+    rivals = {"majority", "TF-IDF", "TF-IDF, cased", "fastText", "frozen embeddings"}
+    asked = {"smollm2, zero-shot", "smollm2, 6 examples"}
+    ours = {"fine-tuned", "fine-tuned, int8"}
+    assert rivals | asked | ours <= set(results["summary"])
+    found = inference.classify(real["text"], trained.folder)["label"]
+    accuracy = (found.to_numpy() == real["label"].to_numpy()).mean()
+    assert results["summary"]["fine-tuned"]["accuracy, real"] == pytest.approx(accuracy)
+    # What was exported answers as the notebook says, and so does the service without torch.
+    answered = tables.read(folder / "100_answered.csv").head(50)
+    again = inference.classify(answered["text"], folder / "onnx-int8")["label"]
+    assert answered["label"].tolist() == again.tolist()
+    text = outputs(executed)
+    assert "'status': 'ok'" in text
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert {"compared.png", "learning_curve.png", "break_even.png"} <= figures
+    assert "Skipped" not in text
+    assert "fine-tuned, int8" in runner.summary(results)
+
+
+@runs("keywords 3")
+def test_the_keyword_model_is_compared_exported_and_priced_without_an_llm(keyword_model, tmp_path):
+    executed = runner.execute(
+        "keywords/3_compare_and_deploy",
+        model=str(keyword_model),
+        n_test=20,
+        n_file=40,
+        repeats=1,
+        host=NOWHERE,
+        output_dir=str(tmp_path),
+    )
+    results = metrics.load_metrics(tmp_path)
+    ways = {"NLTK words", "spaCy", "YAKE", "KeyBERT", "BART", "BART, int8"}
+    assert ways <= set(results["summary"])
+    f1 = results["challenge"]["BART"]["f1@M"]
+    assert f1 == pytest.approx(challenge_f1(keyword_model))
+    text = outputs(executed)
+    assert "Skipped: " in text
+    assert "Ollama" in text
+    answered = tables.read(tmp_path / "posts_answered.csv")
+    assert len(answered) >= 40
+    assert answered["keywords"].str.len().gt(0).mean() > 0.5
+
+
+@runs("keywords 3 asks")
+def test_an_llm_joins_the_comparison_of_keywords(smollm, tmp_path):
+    """And where no fine-tuned model is there, one is fine-tuned."""
+    runner.execute(
+        "keywords/3_compare_and_deploy",
+        model="out/no-such-model",
+        steps=2,
+        n_test=8,
+        n_file=8,
+        repeats=1,
+        host=smollm.url,
+        llm_posts=2,
+        output_dir=str(tmp_path),
+    )
+    assert "smollm2, 2 posts" in metrics.load_metrics(tmp_path)["summary"]
+
+
+# --- Those that fine-tune
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory, titles):
+    """The clickbait notebook on 240 titles of one's own, for two epochs and two seeds."""
+    folder = tmp_path_factory.mktemp("demo")
+    titles.groupby("label").head(120).to_csv(folder / "own.csv", index=False)
+    real = titles.groupby("label").tail(20)[["text", "label"]]
+    real.to_csv(folder / "real.csv", index=False)
+    return runner.execute(
+        "clickbait/2_fine_tune_albert",
+        titles=str(folder / "own.csv"),
+        real_headlines=str(folder / "real.csv"),
+        epochs=2,
+        learning_rate=3e-4,
+        early_stopping_patience=1,
+        seeds=[0, 1],
+        output_dir=str(folder / "out"),
+    ).parent
+
+
+@runs("clickbait 2")
+def test_the_notebook_runs_end_to_end_and_leaves_what_it_promises(demo):
+    names = {path.name for path in demo.iterdir()}
+    notebook = "2_fine_tune_albert"
+    assert {f"{notebook}.ipynb", f"{notebook}.html", "model", "metrics.json", "figures"} <= names
+    assert "checkpoints" not in names
+    figures = {path.name for path in (demo / "figures").iterdir()}
+    assert len(figures) >= 6
+    assert "confusion_matrix.png" in figures
+
+
+@runs("clickbait 2")
+def test_its_figures_are_those_of_the_saved_model(demo):
+    results = metrics.load_metrics(demo)
+    assert results["labels"] == ["clickbait", "factual"]
+    assert results["test"]["support_clickbait"] + results["test"]["support_factual"] == 24
+    assert results["real"]["accuracy"] == results["real_lower"]["accuracy"]  # MiniLM lower-cases
+    assert set(results["seeds"]) == {"0", "1"}
+    real = tables.read(demo.parent / "real.csv")
+    classifier = pipeline("text-classification", model=str(demo / "model"))
+    found = [answer["label"] for answer in classifier(real["text"].tolist())]
+    assert (real["label"] == found).mean() == pytest.approx(results["real"]["accuracy"])
+    assert results["seeds"]["0"]["real accuracy"] == pytest.approx(results["real"]["accuracy"])
+    table = runner.summary(results)
+    for word in ("accuracy", "macro F1", "clickbait", "factual", "training"):
+        assert word in table
+
+
+@runs("clickbait 2")
+def test_an_albert_three_labels_and_no_internet(tmp_path, titles, tokenizer):
+    """The default architecture, tiny; labels of one's own; what can't be fetched is skipped."""
+    config = AlbertConfig(
+        vocab_size=tokenizer.vocab_size,
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    AlbertModel(config).save_pretrained(tmp_path / "albert")
+    tokenizer.save_pretrained(tmp_path / "albert")
+    own = titles.groupby("label").head(60)[["text", "label"]]
+    quizzes = own[own["text"].str.contains("?", regex=False)].assign(label="question")
+    pd.concat([own.drop(quizzes.index), quizzes]).to_csv(tmp_path / "own.csv", index=False)
+    executed = runner.execute(
+        "clickbait/2_fine_tune_albert",
+        base_model=str(tmp_path / "albert"),
+        frozen_layers=0,
+        titles=str(tmp_path / "own.csv"),
+        real_headlines=f"{NOWHERE}/real.csv",
+        epochs=1,
+        seeds=[0],
+        output_dir=str(tmp_path / "out"),
+    )
+    text = executed.read_text()
+    assert "Skipped: real headlines couldn't be fetched" in text
+    assert "127.0.0.1:9/real.csv can't be reached" in text
+    assert "Nothing pushed" in text
+    assert "real" not in metrics.load_metrics(executed.parent)
+    config = AlbertConfig.from_pretrained(executed.parent / "model")
+    assert config.architectures == ["AlbertForSequenceClassification"]
+    assert config.label2id == {"clickbait": 0, "factual": 1, "question": 2}
+
+
+@pytest.fixture(scope="module")
+def keywords_demo(tmp_path_factory):
+    """The keyword notebook on 100 posts of one's own, in their cells lists and semicolons."""
+    folder = tmp_path_factory.mktemp("keywords")
+    own = tables.read(ROOT / "data" / "tech_keywords.csv").head(100)
+    own.loc[:50, "keywords"] = own.loc[:50, "keywords"].str.replace(", ", ";")
+    own.loc[51:70, "keywords"] = [str(cell.split(", ")) for cell in own.loc[51:70, "keywords"]]
+    own.loc[71, "keywords"] = ""
+    own.to_csv(folder / "own.csv", index=False)
+    return runner.execute(
+        "keywords/2_fine_tune_bart",
+        posts=str(folder / "own.csv"),
+        epochs=2,
+        output_dir=str(folder / "out"),
+    ).parent
+
+
+@runs("keywords 2")
+def test_the_keyword_notebook_runs_end_to_end_and_leaves_what_it_promises(keywords_demo):
+    names = {path.name for path in keywords_demo.iterdir()}
+    notebook = "2_fine_tune_bart"
+    assert {f"{notebook}.ipynb", f"{notebook}.html", "model", "metrics.json", "figures"} <= names
+    assert "checkpoints" not in names
+    figures = {path.name for path in (keywords_demo / "figures").iterdir()}
+    assert {"text_lengths.png", "loss.png", "challenge.png", "top_keywords.png"} <= figures
+    text = (keywords_demo / f"{notebook}.ipynb").read_text()
+    assert "1 without keywords" in text
+    assert "Nothing pushed" in text
+
+
+@runs("keywords 2")
+def test_its_scores_are_those_of_the_saved_model(keywords_demo):
+    results = metrics.load_metrics(keywords_demo)
+    assert challenge_f1(keywords_demo / "model") == pytest.approx(results["challenge"]["all"])
+    for word in ("f1@5", "f1@M", "precision@M", "recall@M", "challenge", "training"):
+        assert word in runner.summary(results)
+
+
+# --- The guide, and a data set of one's own
+
+
+@runs("guide")
+def test_the_guide_counts_times_and_distils(tmp_path):
+    executed = runner.execute(
+        "guide/choose_a_model", rows=100, epochs=1, timing=0.2, output_dir=str(tmp_path)
+    )
+    results = metrics.load_metrics(tmp_path)
+    # As published: Devlin et al. 2019 and the cards of MiniLM, ModernBERT and DeBERTa-v3.
+    published = {"BERT base": 110, "MiniLM": 22.7, "ModernBERT base": 149, "DeBERTa-v3 base": 184}
+    for name, millions in published.items():
+        assert results["parameters"][name] / 1e6 == pytest.approx(millions, rel=0.01)
+    rows = results["distillation"]
+    assert rows["student, taught"]["parameters (M)"] < rows["teacher"]["parameters (M)"]
+    student = pipeline("text-classification", model=str(tmp_path / "model"))
+    assert student.model.config.num_hidden_layers == 3
+    passed = challenge_passed(lambda texts: [answer["label"] for answer in student(texts)])
+    assert passed == pytest.approx(rows["student, taught"]["challenge passed"])
+    assert {"classes.png", "distillation.png"} <= {p.name for p in (tmp_path / "figures").iterdir()}
+    assert "student, taught" in runner.summary(results)
+    assert "factor of" in outputs(executed)
+
+
+@runs("guide, taught")
+def test_the_guide_takes_a_teacher_that_is_fine_tuned_already(tmp_path, trained):
+    settings = {"teacher": str(trained.folder), "rows": 32, "epochs": 1, "timing": 0.2}
+    runner.execute("guide/choose_a_model", **settings, output_dir=str(tmp_path))
+    passed = challenge_passed(lambda texts: inference.classify(texts, trained.folder)["label"])
+    rows = metrics.load_metrics(tmp_path)["distillation"]
+    assert rows["teacher"]["challenge passed"] == pytest.approx(passed)
+
+
+@runs("your own")
+def test_a_data_set_of_the_hub_there_and_back(tmp_path):
+    with runner.small_hub() as hub:
+        executed = runner.execute(
+            "your_own/hub_dataset", rows=100, epochs=1, output_dir=str(tmp_path), hub_user="maker"
+        )
+        card = hub.files("model", "maker/my-classifier")["README.md"].decode()
+        parts = [path for path in hub.files("dataset", "maker/my-data") if "parquet" in path]
+    text = outputs(executed)
+    assert "maker/clickbait-titles, from the Hub" in text
+    assert f"{hub.url}/maker/my-classifier" in text
+    assert f"{hub.url}/datasets/maker/my-data" in text
+    accuracy = metrics.load_metrics(tmp_path)["test"]["accuracy"]
+    assert f"accuracy {accuracy:.3f}" in text
+    assert f"| test split | {accuracy:.3f} |" in card
+    names = ("test", "train", "validation")
+    assert sorted(parts) == [f"data/{name}-00000-of-00001.parquet" for name in names]
+    assert hub.tokens["write"] not in executed.read_text()
+
+
+# --- Those that ask a language model
+
+
+@runs("clickbait 1 asks")
+def test_the_titles_notebook_asks_a_real_model(smollm, tmp_path):
+    executed = runner.execute(
+        "clickbait/1_generate_titles",
+        per_label=3,
+        taste=2,
+        host=smollm.url,
+        output_dir=str(tmp_path),
+    )
+    titles = tables.read(tmp_path / "titles.csv")
+    assert titles["label"].value_counts().to_dict() == {"clickbait": 3, "factual": 3}
+    desk = tables.read(tmp_path / "help_desk.csv")
+    assert desk["label"].value_counts().to_dict() == {"billing": 3, "problem": 3, "wish": 3}
+    results = metrics.load_metrics(tmp_path)
+    assert results["model"] == "smollm2"
+    assert results["flips_found"] >= 0.8
+    assert "smollm2" in runner.summary(results)
+    assert "Skipped" not in outputs(executed)
+
+
+@runs("keywords 1 asks")
+def test_the_annotation_notebook_asks_a_real_model(smollm, tmp_path):
+    settings = {"n_texts": 6, "per_call": 2, "host": smollm.url}
+    runner.execute("keywords/1_annotate_texts", **settings, output_dir=str(tmp_path))
+    results = metrics.load_metrics(tmp_path)
+    assert results["rows"] + sum(results["rejected"].values()) == 6
+    assert len(tables.read(tmp_path / "annotated.csv")) == results["rows"]
+    assert 0 <= results["agreement"]["f1@M"] < 0.9
+
+
+@runs("without a server")
+@pytest.mark.parametrize("name", list(runner.SMALL_LLM))
+def test_without_a_server_the_shipped_data_stand_in_and_it_is_said(name, tmp_path):
+    executed = runner.execute(name, model="phi3", host=NOWHERE, output_dir=str(tmp_path))
+    text = outputs(executed)
+    assert "NO OLLAMA SERVER: the shipped" in text
+    assert "Skipped: there is no Ollama server." in text
+    assert metrics.load_metrics(tmp_path)["model"].startswith("none")
+
+
+# --- Without running them
 
 
 @by_name
@@ -68,10 +411,6 @@ def test_a_notebook_is_fit_to_be_read(path):
 @by_name
 def test_what_a_notebook_uses_exists(path):
     """Attributes of the cookbook's modules, and the keywords that their functions are given."""
-    import inspect
-
-    import cookbook
-
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type != "code":
             continue
@@ -95,130 +434,6 @@ def test_every_notebook_is_in_the_index():
         assert f"({path.relative_to(ROOT).as_posix()})" in front
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory, titles):
-    """The clickbait notebook on 400 titles of one's own, for one epoch and two seeds."""
-    folder = tmp_path_factory.mktemp("demo")
-    own = titles.groupby("label").head(200)
-    own.to_csv(folder / "own.csv", index=False)
-    real = titles.groupby("label").tail(30)[["text", "label"]]
-    real.to_csv(folder / "real.csv", index=False)
-    return runner.execute(
-        "clickbait/2_fine_tune_albert",
-        titles=str(folder / "own.csv"),
-        real_headlines=str(folder / "real.csv"),
-        epochs=2,
-        learning_rate=3e-4,
-        early_stopping_patience=1,
-        seeds=[0, 1],
-        output_dir=str(folder / "out"),
-    ).parent
-
-
-def test_the_notebook_runs_end_to_end_and_leaves_what_it_promises(demo):
-    names = {path.name for path in demo.iterdir()}
-    notebook = "2_fine_tune_albert"
-    assert {f"{notebook}.ipynb", f"{notebook}.html", "model", "metrics.json", "figures"} <= names
-    assert "checkpoints" not in names
-    figures = {path.name for path in (demo / "figures").iterdir()}
-    assert len(figures) >= 6
-    assert "confusion_matrix.png" in figures
-
-
-def test_its_figures_are_those_of_the_saved_model(demo, titles):
-    results = json.loads((demo / "metrics.json").read_text())
-    assert results["labels"] == ["clickbait", "factual"]
-    assert results["test"]["support_clickbait"] + results["test"]["support_factual"] == 40
-    assert results["real"]["accuracy"] == results["real_lower"]["accuracy"]  # MiniLM lower-cases
-    assert set(results["seeds"]) == {"0", "1"}
-    real = pd.read_csv(demo.parent / "real.csv")
-    classifier = pipeline("text-classification", model=str(demo / "model"))
-    found = [answer["label"] for answer in classifier(real["text"].tolist())]
-    assert (real["label"] == found).mean() == pytest.approx(results["real"]["accuracy"])
-    assert results["seeds"]["0"]["real accuracy"] == pytest.approx(results["real"]["accuracy"])
-
-
-def test_the_summary_names_every_label(demo):
-    table = runner.summary(json.loads((demo / "metrics.json").read_text()))
-    for word in ("accuracy", "macro F1", "clickbait", "factual", "training"):
-        assert word in table
-
-
-def test_an_albert_three_labels_and_no_internet(tmp_path, titles, tokenizer):
-    """The default architecture, tiny; labels of one's own; what can't be fetched is skipped."""
-    config = AlbertConfig(
-        vocab_size=tokenizer.vocab_size,
-        embedding_size=16,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
-    AlbertModel(config).save_pretrained(tmp_path / "albert")
-    tokenizer.save_pretrained(tmp_path / "albert")
-    own = titles.groupby("label").head(60)[["text", "label"]]
-    quizzes = own[own["text"].str.contains("?", regex=False)].assign(label="question")
-    pd.concat([own.drop(quizzes.index), quizzes]).to_csv(tmp_path / "own.csv", index=False)
-    executed = runner.execute(
-        "clickbait/2_fine_tune_albert",
-        base_model=str(tmp_path / "albert"),
-        frozen_layers=0,
-        titles=str(tmp_path / "own.csv"),
-        real_headlines="http://127.0.0.1:9/real.csv",
-        epochs=1,
-        seeds=[0],
-        output_dir=str(tmp_path / "out"),
-    )
-    text = executed.read_text()
-    assert "Skipped: real headlines couldn't be fetched" in text
-    assert "127.0.0.1:9/real.csv can't be reached" in text
-    assert "Nothing pushed" in text
-    assert "real" not in json.loads((executed.parent / "metrics.json").read_text())
-    saved = json.loads((executed.parent / "model" / "config.json").read_text())
-    assert saved["architectures"] == ["AlbertForSequenceClassification"]
-    assert saved["label2id"] == {"clickbait": 0, "factual": 1, "question": 2}
-
-
-@pytest.fixture(scope="module")
-def keywords_demo(tmp_path_factory):
-    """The keyword notebook on 150 posts of one's own, in their cells lists and semicolons."""
-    folder = tmp_path_factory.mktemp("keywords")
-    own = data.read_csv(data.shipped("tech_keywords.csv"), label=None).head(150)
-    own.loc[:50, "keywords"] = own.loc[:50, "keywords"].str.replace(", ", ";")
-    own.loc[51:70, "keywords"] = [str(cell.split(", ")) for cell in own.loc[51:70, "keywords"]]
-    own.loc[71, "keywords"] = ""
-    own.to_csv(folder / "own.csv", index=False)
-    return runner.execute(
-        "keywords/2_fine_tune_bart",
-        posts=str(folder / "own.csv"),
-        epochs=2,
-        output_dir=str(folder / "out"),
-    ).parent
-
-
-def test_the_keyword_notebook_runs_end_to_end_and_leaves_what_it_promises(keywords_demo):
-    names = {path.name for path in keywords_demo.iterdir()}
-    notebook = "2_fine_tune_bart"
-    assert {f"{notebook}.ipynb", f"{notebook}.html", "model", "metrics.json", "figures"} <= names
-    assert "checkpoints" not in names
-    figures = {path.name for path in (keywords_demo / "figures").iterdir()}
-    assert {"text_lengths.png", "loss.png", "challenge.png", "top_keywords.png"} <= figures
-    text = (keywords_demo / f"{notebook}.ipynb").read_text()
-    assert "1 without keywords" in text
-    assert "Nothing pushed" in text
-
-
-def test_its_scores_are_those_of_the_saved_model(keywords_demo):
-    results = json.loads((keywords_demo / "metrics.json").read_text())
-    challenge = data.read_csv(data.shipped("keywords_challenge.csv"), label=None)
-    found = inference.extract_keywords(challenge["text"], keywords_demo / "model")
-    gold = [data.split_keywords(cell) for cell in challenge["keywords"]]
-    scores = metrics.keyphrase_metrics(challenge["text"], found, gold)
-    assert scores["f1@M"] == pytest.approx(results["challenge"]["all"])
-    for word in ("f1@5", "f1@M", "precision@M", "recall@M", "challenge", "training"):
-        assert word in runner.summary(results)
-
-
 def test_its_check_stops_a_run_whose_loss_is_no_number():
     notebook = nbformat.read(ROOT / "notebooks" / "keywords" / "2_fine_tune_bart.ipynb", 4)
     (cell,) = (cell.source for cell in notebook.cells if "class StopAtNaN" in cell.source)
@@ -230,186 +445,3 @@ def test_its_check_stops_a_run_whose_loss_is_no_number():
     for logs in ({"loss": float("nan")}, {"eval_loss": float("inf")}):
         with pytest.raises(FloatingPointError, match="Step 7"):
             logged(None, state, None, logs=logs)
-
-
-@pytest.fixture(scope="module")
-def smollm():
-    with small_llm.serving() as url:
-        yield url
-
-
-@pytest.mark.ollama
-def test_the_titles_notebook_asks_a_real_model(smollm, tmp_path):
-    executed = runner.execute(
-        "clickbait/1_generate_titles",
-        per_label=3,
-        taste=2,
-        host=smollm,
-        output_dir=str(tmp_path),
-    )
-    titles = data.read_csv(tmp_path / "titles.csv")
-    assert titles["label"].value_counts().to_dict() == {"clickbait": 3, "factual": 3}
-    desk = data.read_csv(tmp_path / "help_desk.csv")
-    assert desk["label"].value_counts().to_dict() == {"billing": 3, "problem": 3, "wish": 3}
-    results = json.loads((tmp_path / "metrics.json").read_text())
-    assert results["model"] == "smollm2"
-    assert results["flips_found"] >= 0.8
-    assert "smollm2" in runner.summary(results)
-    assert "Skipped" not in "".join(outputs(executed))
-
-
-@pytest.mark.ollama
-def test_the_annotation_notebook_asks_a_real_model(smollm, tmp_path):
-    runner.execute(
-        "keywords/1_annotate_texts", n_texts=8, per_call=2, host=smollm, output_dir=str(tmp_path)
-    )
-    results = json.loads((tmp_path / "metrics.json").read_text())
-    assert results["rows"] + sum(results["rejected"].values()) == 8
-    assert len(data.read_csv(tmp_path / "annotated.csv", label=None)) == results["rows"]
-    assert 0 <= results["agreement"]["f1@M"] < 0.9
-
-
-@pytest.mark.parametrize("name", list(runner.SMALL_LLM))
-def test_without_a_server_the_shipped_data_stand_in_and_it_is_said(name, tmp_path):
-    nowhere = "http://127.0.0.1:9"
-    executed = runner.execute(name, model="phi3", host=nowhere, output_dir=str(tmp_path))
-    text = "".join(outputs(executed))
-    assert "NO OLLAMA SERVER: the shipped" in text
-    assert "Skipped: there is no Ollama server." in text
-    assert json.loads((tmp_path / "metrics.json").read_text())["model"].startswith("none")
-
-
-def test_a_data_set_of_the_hub_there_and_back(tmp_path):
-    with runner.small_hub() as hub:
-        executed = runner.execute(
-            "your_own/hub_dataset", rows=200, epochs=1, output_dir=str(tmp_path), hub_user="maker"
-        )
-        card = hub.files("model", "maker/my-classifier")["README.md"].decode()
-        parts = [path for path in hub.files("dataset", "maker/my-data") if "parquet" in path]
-    text = "".join(outputs(executed))
-    assert "maker/clickbait-titles, from the Hub" in text
-    assert f"{hub.url}/maker/my-classifier" in text
-    assert f"{hub.url}/datasets/maker/my-data" in text
-    accuracy = json.loads((tmp_path / "metrics.json").read_text())["test"]["accuracy"]
-    assert f"accuracy {accuracy:.3f}" in text
-    assert f"| test split | {accuracy:.3f} |" in card
-    names = ("test", "train", "validation")
-    assert sorted(parts) == [f"data/{name}-00000-of-00001.parquet" for name in names]
-    assert hub.tokens["write"] not in executed.read_text()
-
-
-def test_the_guide_counts_times_and_distils(tmp_path):
-    executed = runner.execute("guide/choose_a_model", rows=200, epochs=1, output_dir=str(tmp_path))
-    results = json.loads((tmp_path / "metrics.json").read_text())
-    # As published: Devlin et al. 2019 and the cards of MiniLM, ModernBERT and DeBERTa-v3.
-    published = {"BERT base": 110, "MiniLM": 22.7, "ModernBERT base": 149, "DeBERTa-v3 base": 184}
-    for name, millions in published.items():
-        assert results["parameters"][name] / 1e6 == pytest.approx(millions, rel=0.01)
-    rows = results["distillation"]
-    assert rows["student, taught"]["parameters (M)"] < rows["teacher"]["parameters (M)"]
-    student = pipeline("text-classification", model=str(tmp_path / "model"))
-    assert student.model.config.num_hidden_layers == 3
-    challenge = data.read_csv(data.shipped("clickbait_challenge.csv"))
-    found = [answer["label"] for answer in student(challenge["text"].tolist())]
-    passed = (challenge["label"] == found).mean()
-    assert passed == pytest.approx(rows["student, taught"]["challenge passed"])
-    assert {"classes.png", "distillation.png"} <= {p.name for p in (tmp_path / "figures").iterdir()}
-    assert "student, taught" in runner.summary(results)
-    assert "factor of" in "".join(outputs(executed))
-
-
-def test_the_guide_takes_a_teacher_that_is_fine_tuned_already(tmp_path, trained):
-    runner.execute(
-        "guide/choose_a_model",
-        teacher=str(trained.folder),
-        rows=64,
-        epochs=1,
-        output_dir=str(tmp_path),
-    )
-    rows = json.loads((tmp_path / "metrics.json").read_text())["distillation"]
-    challenge = data.read_csv(data.shipped("clickbait_challenge.csv"))
-    found = inference.classify(challenge["text"], trained.folder)["label"]
-    passed = (found == challenge["label"]).mean()
-    assert rows["teacher"]["challenge passed"] == pytest.approx(passed)
-
-
-@pytest.mark.ollama
-def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles, tmp_path):
-    real = titles.groupby("label").tail(30)[["text", "label"]]
-    real.to_csv(tmp_path / "real.csv", index=False)
-    executed = runner.execute(
-        "clickbait/3_compare_and_deploy",
-        model=str(trained.folder),
-        real_headlines=str(tmp_path / "real.csv"),
-        host=smollm,
-        llm_titles=4,
-        curve_sizes=[20],
-        curve_seeds=[0],
-        epochs=0.2,
-        output_dir=str(tmp_path / "out"),
-    )
-    folder = executed.parent
-    results = json.loads((folder / "metrics.json").read_text())
-    rivals = {"majority", "TF-IDF", "TF-IDF, cased", "fastText", "frozen embeddings"}
-    asked = {"smollm2, zero-shot", "smollm2, 6 examples"}
-    ours = {"fine-tuned", "fine-tuned, int8"}
-    assert rivals | asked | ours <= set(results["summary"])
-    found = inference.classify(real["text"], trained.folder)["label"]
-    accuracy = (found.to_numpy() == real["label"].to_numpy()).mean()
-    assert results["summary"]["fine-tuned"]["accuracy, real"] == pytest.approx(accuracy)
-    # What was exported answers as the notebook says, and so does the service without torch.
-    answered = pd.read_csv(folder / "1000_answered.csv")
-    again = inference.classify(answered["text"][:50], folder / "onnx-int8")["label"]
-    assert answered["label"][:50].tolist() == again.tolist()
-    text = "".join(outputs(executed))
-    assert '"statusCode": 200' in text or "'statusCode': 200" in text
-    assert {"compared.png", "learning_curve.png", "break_even.png"} <= {
-        path.name for path in (folder / "figures").iterdir()
-    }
-    assert "Skipped" not in text
-    assert "fine-tuned, int8" in runner.summary(results)
-
-
-def test_the_keyword_model_is_compared_exported_and_priced_without_an_llm(keyword_model, tmp_path):
-    executed = runner.execute(
-        "keywords/3_compare_and_deploy",
-        model=str(keyword_model),
-        n_test=60,
-        host="http://127.0.0.1:9",
-        output_dir=str(tmp_path),
-    )
-    results = json.loads((tmp_path / "metrics.json").read_text())
-    ways = {"NLTK words", "spaCy", "YAKE", "KeyBERT", "BART", "BART, int8"}
-    assert ways <= set(results["summary"])
-    challenge = data.read_csv(data.shipped("keywords_challenge.csv"), label=None)
-    found = inference.extract_keywords(challenge["text"], keyword_model)
-    gold = [data.split_keywords(cell) for cell in challenge["keywords"]]
-    scores = metrics.keyphrase_metrics(challenge["text"], found, gold)
-    assert results["challenge"]["BART"]["f1@M"] == pytest.approx(scores["f1@M"])
-    text = "".join(outputs(executed))
-    assert "Skipped: " in text
-    assert "Ollama" in text
-    assert len(pd.read_csv(tmp_path / "posts_answered.csv")) > 700
-
-
-@pytest.mark.ollama
-def test_an_llm_joins_the_comparison_of_keywords(smollm, tmp_path):
-    """And where no fine-tuned model is there, one is fine-tuned."""
-    runner.execute(
-        "keywords/3_compare_and_deploy",
-        model="out/no-such-model",
-        steps=5,
-        n_test=20,
-        host=smollm,
-        llm_posts=3,
-        output_dir=str(tmp_path),
-    )
-    results = json.loads((tmp_path / "metrics.json").read_text())
-    assert "smollm2, 3 posts" in results["summary"]
-
-
-def outputs(path):
-    """Return what the cells of a notebook printed and showed."""
-    for cell in nbformat.read(path, as_version=4).cells:
-        for output in cell.get("outputs", []):
-            yield output.get("text") or output.get("data", {}).get("text/plain", "")

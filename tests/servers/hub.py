@@ -1,55 +1,38 @@
-"""A small Hugging Face Hub on loopback, for the unmodified clients.
+"""A small Hugging Face Hub on loopback, in memory, for the unmodified clients.
 
-File contents lie on disk; accounts, repositories and commits live as long as the server. Start a
-client with HF_ENDPOINT=http://127.0.0.1:PORT and HF_HUB_DISABLE_XET=1, or give HfApi the endpoint.
+    with serving() as hub:
+        HfApi(endpoint=hub.url, token=hub.tokens["write"]).create_repo("maker/small")
 
-Paths, fields, status codes and messages follow what the public client (huggingface_hub) sends and
-reads. They were not compared with the live Hub.
+A client reads its environment when it is imported: start it with HF_ENDPOINT=hub.url and
+HF_HUB_DISABLE_XET=1. Paths, fields, status codes and messages follow what the public client
+(huggingface_hub) sends and reads. They were not compared with the live Hub.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import json
 import re
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, cast
-from urllib.parse import parse_qs, unquote
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
 
-import uvicorn
 import yaml
-from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.types import Message, Receive, Scope, Send
 
-LFS_SUFFIXES = (".bin", ".h5", ".onnx", ".parquet", ".pt", ".pth", ".safetensors", ".zip")
+from tests.servers.loopback import Handler, Json, Server, running
+
+LFS_SUFFIXES = (".bin", ".onnx", ".parquet", ".png", ".safetensors")
 LFS_SIZE = 10 * 1024 * 1024  # from here on a file is kept with LFS, whatever its name
-ATTRIBUTES = "".join(f"*{end} filter=lfs diff=lfs merge=lfs -text\n" for end in LFS_SUFFIXES)
-NOBODY = "Invalid username or password."
-
-Entry = dict[str, Any]  # a file as the client reads it: path, size, oid and, for LFS, lfs
-
-
-class Account(NamedTuple):
-    """Whom a token stands for, and its role; only "read" may not write."""
-
-    user: str
-    role: str
-
-
+# Whom a token stands for, and its role; only "read" may not write.
 ACCOUNTS = {
-    "write": Account("maker", "write"),
-    "read": Account("maker", "read"),
-    "fine": Account("maker", "fineGrained"),
-    "stranger": Account("stranger", "write"),
+    "write": ("maker", "write"),
+    "read": ("maker", "read"),
+    "fine": ("maker", "fineGrained"),
+    "stranger": ("stranger", "write"),
 }
 
 
@@ -62,27 +45,18 @@ class Seen(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A state of all files, and how it came about."""
+    """A state of all files (as the client reads them), and how it came about."""
 
     sha: str
     title: str
     message: str
-    author: str
-    date: str
-    files: dict[str, Entry]
+    files: dict[str, Json]
     parent: Commit | None
-
-    def listing(self) -> dict[str, Entry]:
-        """Every file and folder by its path."""
-        folders = {str(up) for path in self.files for up in PurePosixPath(path).parents} - {"."}
-        about = {"type": "directory", "size": 0}
-        found = {path: {**about, "path": path, "oid": sha1(path.encode())} for path in folders}
-        return dict(sorted({**found, **self.files}.items()))
 
 
 @dataclass
 class Repo:
-    """A repository: its commits by sha, and the refs, names for some of them."""
+    """A repository: its commits by sha, and the branches and pull requests, names for some."""
 
     kind: str
     id: str
@@ -90,96 +64,50 @@ class Repo:
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
-    def ref(self, revision: str) -> str | None:
-        return next((r for r in (revision, f"refs/heads/{revision}") if r in self.refs), None)
-
     def find(self, revision: str) -> Commit:
-        """The commit of a branch, a pull request (refs/pr/1) or a sha."""
-        commit = self.commits.get(self.refs[ref] if (ref := self.ref(revision)) else revision)
+        commit = self.commits.get(self.refs.get(revision, revision))
         if commit is None:
             raise Refusal(404, "Invalid rev id", "RevisionNotFound")
         return commit
 
-    def add(self, ref: str, author: str, header: Entry, files: list[Entry], parent: Any) -> str:
-        """Commit these files to a ref."""
+    def add(self, ref: str, header: Json, files: dict[str, Json], parent: Commit | None) -> str:
         sha = sha1(repr((self.kind, self.id, len(self.commits), header, files)).encode())
-        date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        told = (header["summary"], header.get("description", ""), author, date)
-        self.commits[sha] = Commit(sha, *told, {file["path"]: file for file in files}, parent)
+        told = (header["summary"], header.get("description", ""))
+        self.commits[sha] = Commit(sha, *told, files, parent)
         self.refs[ref] = sha
         return sha
 
 
 class Refusal(Exception):
-    """An error, told as the client reads it: in the headers and in the body."""
+    """An error as the client reads it: in the headers and in the body."""
 
-    def __init__(self, status: int, message: str, code: str = "", **headers: str):
-        told = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {}) | headers
-        self.response = JSONResponse({"error": message}, status, told)
-
-
-@dataclass
-class Call:
-    """A request for a handler: what its path names, what it carries and who sent it."""
-
-    named: dict[str, str]
-    query: dict[str, str]
-    body: bytes
-    account: Account | None
-    repo: Repo = field(init=False)  # where the path names one
-
-    @property
-    def user(self) -> str:
-        return self.account.user if self.account else ""
-
-    @property
-    def sent(self) -> Any:
-        return json.loads(self.body)
-
-    def commit(self) -> Commit:
-        return self.repo.find(self.named["revision"] or "main")
+    def __init__(self, status: int, message: str, code: str = "", **more: Any) -> None:
+        self.status, self.body = status, {"error": message, **more}
+        self.headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
 
 
-Handler = Callable[["Hub", Call], Any]
-ROUTES: list[tuple[str, re.Pattern[str], str, Handler]] = []
-REPO = "(?P<owner>[^/]+)/(?P<name>[^/]+)"
-API = f"/api/(?P<kind>models|datasets|spaces)/{REPO}"
-GIT = f"/(?P<kind>datasets/|spaces/|){REPO}"  # only the paths of models have no prefix
-REVISION = "/(?P<revision>[^/]+)"
-
-
-def route(method: str, path: str, right: str = "read") -> Callable[[Handler], Handler]:
-    """Note what a handler answers and the right that it takes: read, account, propose or write."""
-
-    def note(handler: Handler) -> Handler:
-        ROUTES.append((method, re.compile(path), right, handler))
-        return handler
-
-    return note
-
-
-class Hub:
+class Hub(Server):
     """The server's state, for a test to look at and to disturb.
 
-    `tokens` holds a token for every account, `requests` what came in. `faults` holds tuples
-    (method, regex, what, times): the next `times` requests with that method whose path the regex
-    finds get `what`. That is an HTTP status, "cut" (nothing is done, and the connection is closed
-    without an answer) or "half" (it is done, but the connection is closed half way through the
-    answer). The times left are counted down in the list.
+    `tokens` holds a token for every account, `requests` what came in, `blobs` contents by their
+    id. `faults` holds tuples (method, regex, what, times): the next `times` requests with that
+    method whose path the regex finds get `what`. That is an HTTP status, "cut" (nothing is done,
+    and the connection is closed without an answer) or "half" (it is done, but the connection is
+    closed half way through the answer). The times left are counted down in the list.
     """
 
-    def __init__(self, folder: Path, url: str):
-        self.folder, self.url = folder, url
+    def __init__(self) -> None:
+        super().__init__(HubHandler)
         self.tokens = {name: f"hf_{name}".ljust(37, "0") for name in ACCOUNTS}
         self.requests: list[Seen] = []
         self.faults: list[tuple[str, str, int | str, int]] = []
         self.repos: dict[tuple[str, str], Repo] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        self.blobs: dict[str, bytes] = {}
 
     def files(self, repo_type: str, repo_id: str, revision: str = "main") -> dict[str, bytes]:
-        """The content of every file, `.gitattributes` included."""
+        """The content of every file."""
         files = self.repos[repo_type, repo_id].find(revision).files
-        return {path: self.blob(file).read_bytes() for path, file in files.items()}
+        return {path: self.blobs[etag(file)] for path, file in files.items()}
 
     def commits(self, repo_type: str, repo_id: str, revision: str = "main") -> list[Commit]:
         """The commits of a branch, newest first; the oldest is the hub's own."""
@@ -188,33 +116,17 @@ class Hub:
             line.append(parent)
         return line
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, path = Request(scope, receive), scope["raw_path"].decode()
-        query = f"?{request.url.query}" if request.url.query else ""
-        seen = Seen(request.method, unquote(path + query), await request.body())
-        self.requests.append(seen)
-        fault = self.fault(seen)
-        if isinstance(fault, int):
-            refusal = Refusal(fault, "A fault", **({"Retry-After": "0"} if fault == 429 else {}))
-            return await refusal.response(scope, receive, send)
-        if fault != "cut":
-            response = self.answer(request, path, seen.body)
-            if fault is None:
-                return await response(scope, receive, send)
-            messages: list[Message] = []
+    def put(self, repo_type: str, repo_id: str, files: dict[str, bytes]) -> None:
+        """Make a repository that holds these files, as if its owner had uploaded them."""
+        repo = self.repos[repo_type, repo_id] = Repo(repo_type, repo_id, private=False)
+        kept = {path: self.keep(path, content) for path, content in files.items()}
+        repo.add("main", {"summary": "initial commit"}, kept, None)
 
-            async def collect(message: Message) -> None:
-                messages.append(message)
-
-            await response(scope, receive, collect)
-            body = b"".join(message["body"] for message in messages[1:])
-            half = {"type": "http.response.body", "body": body[: len(body) // 2]}
-            await send(messages[0])
-            await send({**half, "more_body": True})
-        # ASGI has no word for hanging up, so uvicorn's own transport is asked.
-        cast(Any, send).__self__.transport.close()
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    def keep(self, path: str, content: bytes) -> Json:
+        """Store a regular file."""
+        oid = sha1(b"blob %d\0" % len(content) + content)
+        self.blobs[oid] = content
+        return {"type": "file", "path": path, "size": len(content), "oid": oid}
 
     def fault(self, seen: Seen) -> int | str | None:
         for place, (method, pattern, what, times) in enumerate(self.faults):
@@ -223,171 +135,196 @@ class Hub:
                 return what
         return None
 
-    def answer(self, request: Request, path: str, body: bytes) -> Response:
-        """Check the rights and call the handler. Nothing waits here, so no two calls mix."""
-        asked = "GET" if request.method == "HEAD" else request.method
+
+ROUTES: list[tuple[str, re.Pattern[str], str, Callable[[HubHandler], Any]]] = []
+REPO = "(?P<owner>[^/]+)/(?P<name>[^/]+)"
+API = f"/api/(?P<kind>models|datasets|spaces)/{REPO}"
+GIT = f"/(?P<kind>datasets/|spaces/|){REPO}"  # only the paths of models have no prefix
+REVISION = "/(?P<revision>[^/]+)"
+
+
+def route(method: str, path: str, right: str = "read") -> Callable[..., Any]:
+    """Note what a function answers (JSON, or bytes and headers), and the right that it takes.
+
+    Rights: read, account, propose or write.
+    """
+
+    def note(function: Callable[[HubHandler], Any]) -> Callable[[HubHandler], Any]:
+        ROUTES.append((method, re.compile(path), right, function))
+        return function
+
+    return note
+
+
+class HubHandler(Handler):
+    server: Hub
+    named: dict[str, str]  # what the path names
+    query: dict[str, list[str]]
+    body: bytes
+    user: str
+    role: str
+    repo: Repo  # where the path names one
+
+    def respond(self) -> None:
+        self.body = self.content()
+        seen = Seen(self.command, unquote(self.path), self.body)
+        self.server.requests.append(seen)
+        fault = self.server.fault(seen)
+        if fault == "cut":
+            return
         try:
-            account = self.account(request.headers.get("authorization"))
-            for method, pattern, right, handler in ROUTES:
-                # The path is decoded after the match: a branch may be called refs%2Fpr%2F1.
-                if method == asked and (match := pattern.fullmatch(path)):
-                    named = {key: unquote(text) for key, text in match.groupdict("").items()}
-                    call = Call(named, dict(request.query_params), body, account)
-                    if "owner" in named:
-                        call.repo = self.repo(call)
-                    check(account, "propose" if "create_pr" in call.query else right, named)
-                    answer = handler(self, call)
-                    return answer if isinstance(answer, Response) else JSONResponse(answer)
-            raise Refusal(404, f"Nothing is served here for {request.method}")
+            if isinstance(fault, int):
+                raise Refusal(fault, "A fault")
+            answer = self.find()
         except Refusal as refusal:
-            return refusal.response
+            self.give(refusal.status, refusal.body, more=refusal.headers)
+        else:
+            data, headers = answer if isinstance(answer, tuple) else (answer, {})
+            self.give(200, data, half=fault == "half", more=headers)
 
-    def account(self, header: str | None) -> Account | None:
-        for name, token in self.tokens.items():
-            if header == f"Bearer {token}":
-                return ACCOUNTS[name]
-        if header:
+    do_GET = do_HEAD = do_POST = do_PUT = respond  # the names that http.server calls
+
+    def find(self) -> Any:
+        """Look who asks, check the rights and follow the route."""
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        name = next((name for name, known in self.server.tokens.items() if known == token), "")
+        if token and not name:
             raise Refusal(401, "Invalid credentials in Authorization header")
-        return None
+        self.user, self.role = ACCOUNTS.get(name, ("", ""))
+        asked, address = "GET" if self.command == "HEAD" else self.command, urlsplit(self.path)
+        for method, pattern, right, function in ROUTES:
+            # The path is decoded after the match: a branch may be called refs%2Fpr%2F1.
+            if method == asked and (match := pattern.fullmatch(address.path)):
+                self.named = {key: unquote(text) for key, text in match.groupdict("").items()}
+                self.query = parse_qs(address.query)
+                self.check("propose" if "create_pr" in self.query else right)
+                return function(self)
+        raise Refusal(404, f"Nothing is served here for {asked}")
 
-    def repo(self, call: Call) -> Repo:
-        kind = call.named["kind"].strip("/").removesuffix("s") or "model"
-        repo = self.repos.get((kind, f"{call.named['owner']}/{call.named['name']}"))
-        if repo and (not repo.private or call.user == call.named["owner"]):
-            return repo
-        status, message = (404, "Repository not found") if call.user else (401, NOBODY)
-        raise Refusal(status, message, "RepoNotFound")
+    def check(self, right: str) -> None:
+        """Refuse who hasn't the right, or may not even know of the repository."""
+        owner = self.named.get("owner", "")
+        if owner:
+            kind = self.named["kind"].strip("/").removesuffix("s") or "model"
+            repo = self.server.repos.get((kind, f"{owner}/{self.named['name']}"))
+            if repo is None or (repo.private and self.user != owner):
+                # Over https the client takes any 401 for this; over http it has to be told.
+                status = 404 if self.user else 401
+                raise Refusal(status, "Repository not found", "RepoNotFound")
+            self.repo = repo
+        if right != "read" and not self.user:
+            code = "RepoNotFound" if owner else ""
+            raise Refusal(401, "Invalid username or password.", code)
+        if right in ("propose", "write") and self.role == "read":
+            raise Refusal(403, "This token may not write")
+        if right == "write" and self.user != owner:
+            raise Refusal(403, "You don't have the rights to write in this namespace")
+
+    @property
+    def sent(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def commit(self) -> Commit:
+        return self.repo.find(self.named["revision"] or "main")
 
     def page(self, repo: Repo) -> str:
-        return f"{self.url}/{'' if repo.kind == 'model' else repo.kind + 's/'}{repo.id}"
+        return f"{self.server.url}/{'' if repo.kind == 'model' else repo.kind + 's/'}{repo.id}"
 
-    def blob(self, file: Entry) -> Path:
-        return self.folder / etag(file)
-
-    def keep(self, path: str, content: bytes) -> Entry:
-        """Store a regular file."""
-        oid = git_oid(content)
-        (self.folder / oid).write_bytes(content)
-        return {"type": "file", "path": path, "size": len(content), "oid": oid}
-
-    def pointer(self, path: str, sha256: str) -> Entry:
+    def pointer(self, path: str, sha256: str) -> Json:
         """A file of LFS, whose content was uploaded before."""
-        if not (self.folder / sha256).exists():
+        if sha256 not in self.server.blobs:
             raise Refusal(400, "LFS pointer pointed to a file that does not exist")
-        size = (self.folder / sha256).stat().st_size
-        text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
-        lfs = {"oid": sha256, "size": size, "pointerSize": len(text)}
-        oid = git_oid(text.encode())
-        return {"type": "file", "path": path, "size": size, "oid": oid, "lfs": lfs}
+        file = {"type": "file", "path": path, "size": len(self.server.blobs[sha256])}
+        lfs = {"oid": sha256, "size": file["size"], "pointerSize": 130}
+        return {**file, "oid": sha1(sha256.encode()), "lfs": lfs}
 
     # What a client asks: first the account, the card and new repositories.
 
     @route("GET", "/api/whoami-v2", "account")
-    def whoami(self, call: Call) -> Any:
-        user, role = cast(Account, call.account)
-        auth = {"type": "access_token", "accessToken": {"displayName": "test", "role": role}}
-        return {"type": "user", "name": user, "orgs": [], "auth": auth}
+    def whoami(self) -> Any:
+        auth = {"type": "access_token", "accessToken": {"displayName": "test", "role": self.role}}
+        return {"type": "user", "name": self.user, "orgs": [], "auth": auth}
 
     @route("POST", "/api/validate-yaml")
-    def validate_yaml(self, call: Call) -> Any:
+    def validate_yaml(self) -> Any:
+        block = re.match(r"---\r?\n(.*?)^---\s*$", self.sent["content"], re.DOTALL | re.MULTILINE)
+        errors = []
         try:
-            found = card_data(call.sent["content"])
-        except (yaml.YAMLError, ValueError) as error:
-            return JSONResponse({"errors": [{"message": str(error)}], "warnings": []}, 400)
-        warnings = [] if found else [{"message": "empty or missing yaml metadata in repo card"}]
-        return {"errors": [], "warnings": warnings}
+            if block and not isinstance(yaml.safe_load(block[1]), dict):
+                errors = [{"message": "the metadata should be a mapping"}]
+        except yaml.YAMLError as error:
+            errors = [{"message": str(error)}]
+        warnings = [] if block else [{"message": "empty or missing yaml metadata in repo card"}]
+        if errors:
+            raise Refusal(400, errors[0]["message"], errors=errors, warnings=warnings)
+        return {"errors": errors, "warnings": warnings}
 
     @route("POST", "/api/repos/create", "propose")
-    def create(self, call: Call) -> Any:
-        sent, kind = call.sent, call.sent.get("type") or "model"
-        owner = sent.get("organization") or call.user
-        if owner != call.user:
+    def create(self) -> Any:
+        kind, owner = self.sent.get("type") or "model", self.sent.get("organization") or self.user
+        if owner != self.user:
             raise Refusal(403, "You don't have the rights to create a repo in this namespace")
-        repo = Repo(kind, f"{owner}/{sent['name']}", sent.get("visibility") == "private")
-        told = {"url": self.page(repo), "name": repo.id}
-        if (kind, repo.id) in self.repos:
-            error = f"You already created this {kind} repo"
-            return JSONResponse({**told, "error": error}, 409, {"X-Error-Message": error})
-        first = [self.keep(".gitattributes", ATTRIBUTES.encode())]
-        repo.add("refs/heads/main", owner, {"summary": "initial commit"}, first, None)
-        self.repos[kind, repo.id] = repo
-        return told
+        private = self.sent.get("visibility") == "private"
+        repo = Repo(kind, f"{owner}/{self.sent['name']}", private)
+        if (kind, repo.id) in self.server.repos:
+            raise Refusal(409, f"You already created this {kind} repo", url=self.page(repo))
+        self.server.put(kind, repo.id, {".gitattributes": b"*.safetensors filter=lfs -text\n"})
+        self.server.repos[kind, repo.id].private = private
+        return {"url": self.page(repo), "name": repo.id}
 
     # Reading a repository.
 
     @route("GET", f"{API}(?:/revision{REVISION})?")
-    def info(self, call: Call) -> Any:
-        commit = call.commit()
-        readme = commit.files.get("README.md")
-        card = card_data(self.blob(readme).read_text("utf-8")) if readme else {}
-        return {
-            "id": call.repo.id,
-            "author": call.named["owner"],
-            "sha": commit.sha,
-            "lastModified": commit.date,
-            "private": call.repo.private,
-            "tags": card.get("tags") or [],
-            "pipeline_tag": card.get("pipeline_tag"),
-            "cardData": card or None,
-            "siblings": [{"rfilename": path} for path in commit.files],
-        }
+    def info(self) -> Any:
+        told = {"id": self.repo.id, "sha": self.commit.sha, "private": self.repo.private}
+        return {**told, "siblings": [{"rfilename": path} for path in self.commit.files]}
+
+    def listing(self) -> dict[str, Json]:
+        """Every file and folder by its path."""
+        files = self.commit.files
+        folders = {str(up) for path in files for up in PurePosixPath(path).parents} - {"."}
+        about = {"type": "directory", "size": 0}
+        found = {path: {**about, "path": path, "oid": sha1(path.encode())} for path in folders}
+        return dict(sorted({**found, **files}.items()))
 
     @route("GET", f"{API}/tree{REVISION}(?:/(?P<path>.+))?")
-    def tree(self, call: Call) -> Any:
-        listing, folder = call.commit().listing(), call.named["path"]
+    def tree(self) -> Any:
+        listing, folder = self.listing(), self.named["path"]
         if folder and listing.get(folder, {}).get("type") != "directory":
             raise Refusal(404, "There is no such folder", "EntryNotFound")
         start = f"{folder}/" if folder else ""
-        deep = call.query.get("recursive", "").lower() in ("1", "true")
+        deep = self.query.get("recursive", [""])[0].lower() in ("1", "true")
         inside = [path for path in listing if path.startswith(start)]
         return [listing[path] for path in inside if deep or "/" not in path.removeprefix(start)]
 
     @route("POST", f"{API}/paths-info{REVISION}")
-    def paths_info(self, call: Call) -> Any:
-        listing, form = call.commit().listing(), parse_qs(call.body.decode())
-        return [listing[path] for path in form.get("paths", []) if path in listing]
+    def paths_info(self) -> Any:
+        listing, asked = self.listing(), parse_qs(self.body.decode()).get("paths", [])
+        return [listing[path] for path in asked if path in listing]
 
     @route("GET", f"{GIT}/resolve{REVISION}/(?P<path>.+)")
-    def resolve(self, call: Call) -> Any:
-        commit, path = call.commit(), call.named["path"]
-        headers = {"X-Repo-Commit": commit.sha}
-        if path not in commit.files:
-            raise Refusal(404, "Entry not found", "EntryNotFound", **headers)
-        headers["ETag"] = f'"{etag(commit.files[path])}"'
-        # Answers HEAD too, and a range.
-        return FileResponse(self.blob(commit.files[path]), headers=headers, media_type="text/plain")
-
-    @route("GET", f"{API}/commits{REVISION}")
-    def list_commits(self, call: Call) -> Any:
-        told = []
-        for commit in self.commits(call.repo.kind, call.repo.id, call.named["revision"]):
-            about = {"title": commit.title, "message": commit.message, "date": commit.date}
-            told.append({"id": commit.sha, **about, "authors": [{"user": commit.author}]})
-        return told
-
-    @route("GET", f"{API}/refs")
-    def list_refs(self, call: Call) -> Any:
-        found: dict[str, list[Entry]] = {"heads": [], "pr": []}
-        for ref, sha in call.repo.refs.items():
-            name = ref.removeprefix("refs/heads/")
-            found[ref.split("/")[1]].append({"name": name, "ref": ref, "targetCommit": sha})
-        told = {"branches": found["heads"], "pullRequests": found["pr"]}
-        return {**told, "tags": [], "converts": []}
+    def resolve(self) -> Any:
+        file = self.commit.files.get(self.named["path"])
+        if file is None:
+            raise Refusal(404, "Entry not found", "EntryNotFound")
+        headers = {"X-Repo-Commit": self.commit.sha, "ETag": f'"{etag(file)}"'}
+        return self.server.blobs[etag(file)], headers
 
     # Writing to a repository.
 
     @route("POST", f"{API}/branch/(?P<branch>.+)", "write")
-    def create_branch(self, call: Call) -> Any:
-        ref = f"refs/heads/{call.named['branch']}"
-        if ref in call.repo.refs:
+    def create_branch(self) -> Any:
+        if self.named["branch"] in self.repo.refs:
             raise Refusal(409, "Reference already exists")
-        call.repo.refs[ref] = call.repo.find(call.sent.get("startingPoint") or "main").sha
+        start = self.sent.get("startingPoint") or "main"
+        self.repo.refs[self.named["branch"]] = self.repo.find(start).sha
         return {}
 
     @route("POST", f"{API}/preupload{REVISION}", "write")
-    def preupload(self, call: Call) -> Any:
-        there, answers = call.commit().files, []
-        for file in call.sent["files"]:
+    def preupload(self) -> Any:
+        there, answers = self.commit.files, []
+        for file in self.sent["files"]:
             path, binary = file["path"], b"\0" in base64.b64decode(file["sample"])
             lfs = path.endswith(LFS_SUFFIXES) or file["size"] >= LFS_SIZE or binary
             answer = {"path": path, "uploadMode": "lfs" if lfs else "regular"}
@@ -397,43 +334,35 @@ class Hub:
         return {"files": answers}
 
     @route("POST", f"{GIT}.git/info/lfs/objects/batch", "propose")
-    def lfs_batch(self, call: Call) -> Any:
-        objects = call.sent["objects"]
+    def lfs_batch(self) -> Any:
+        objects = self.sent["objects"]
         for wanted in objects:
-            if not (self.folder / wanted["oid"]).exists():
-                upload, verify = f"{self.url}/lfs/{wanted['oid']}", f"{self.url}/lfs-verify"
-                wanted["actions"] = {"upload": {"href": upload}, "verify": {"href": verify}}
+            if wanted["oid"] not in self.server.blobs:
+                href = f"{self.server.url}/lfs/{wanted['oid']}"
+                wanted["actions"] = {"upload": {"href": href}}
         return {"transfer": "basic", "objects": objects}
 
     @route("PUT", "/lfs/(?P<oid>[0-9a-f]{64})")
-    def lfs_put(self, call: Call) -> Any:
-        if hashlib.sha256(call.body).hexdigest() != call.named["oid"]:
+    def lfs_put(self) -> Any:
+        if hashlib.sha256(self.body).hexdigest() != self.named["oid"]:
             raise Refusal(400, "The content is not what its sha256 says")
-        (self.folder / call.named["oid"]).write_bytes(call.body)
-        return {}
-
-    @route("POST", "/lfs-verify", "account")
-    def lfs_verify(self, call: Call) -> Any:
-        if self.pointer("", call.sent["oid"])["size"] != call.sent["size"]:
-            raise Refusal(400, "The object has another size")
+        self.server.blobs[self.named["oid"]] = self.body
         return {}
 
     @route("POST", f"{API}/commit{REVISION}", "write")
-    def commit(self, call: Call) -> Any:
-        repo, parent, ref = call.repo, call.commit(), call.repo.ref(call.named["revision"])
-        lines = [json.loads(line) for line in call.body.splitlines()]
+    def make_commit(self) -> Any:
+        parent, ref = self.commit, self.named["revision"]
+        lines = [json.loads(line) for line in self.body.splitlines()]
         header, *operations = [(line["key"], line["value"]) for line in lines]
         if not parent.sha.startswith(header[1].get("parentCommit", "")):
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
-        if proposed := "create_pr" in call.query:
-            ref = f"refs/pr/{1 + sum(ref.startswith('refs/pr/') for ref in repo.refs)}"
-        if ref is None:
-            raise Refusal(400, "A commit goes to a branch or to a pull request")
+        if proposed := "create_pr" in self.query:
+            ref = f"refs/pr/{1 + sum(ref.startswith('refs/pr/') for ref in self.repo.refs)}"
         files = dict(parent.files)
         for what, value in operations:
             path = value["path"]
             if what == "file":
-                files[path] = self.keep(path, base64.b64decode(value["content"]))
+                files[path] = self.server.keep(path, base64.b64decode(value["content"]))
             elif what == "lfsFile":
                 files[path] = self.pointer(path, value["oid"])
             elif what == "deletedFolder":
@@ -441,42 +370,17 @@ class Hub:
                 files = {path: file for path, file in files.items() if not path.startswith(inside)}
             elif files.pop(path, None) is None:
                 raise Refusal(404, "A file with this name doesn't exist", "EntryNotFound")
-        sha = repo.add(ref, call.user, header[1], [files[path] for path in sorted(files)], parent)
-        told = {"commitOid": sha, "commitUrl": f"{self.page(repo)}/commit/{sha}"}
+        sha = self.repo.add(ref, header[1], dict(sorted(files.items())), parent)
+        page = self.page(self.repo)
+        told = {"commitOid": sha, "commitUrl": f"{page}/commit/{sha}"}
         if proposed:
-            told["pullRequestUrl"] = f"{self.page(repo)}/discussions/{ref.rpartition('/')[2]}"
+            told["pullRequestUrl"] = f"{page}/discussions/{ref.rpartition('/')[2]}"
         return told
 
 
-def check(account: Account | None, right: str, named: dict[str, str]) -> None:
-    """Refuse who hasn't the right."""
-    if right == "read":
-        return
-    if account is None:
-        # Over https the client takes any 401 for a missing repository; over http it is told so.
-        raise Refusal(401, NOBODY, "RepoNotFound" if "owner" in named else "")
-    if right != "account" and account.role == "read":
-        raise Refusal(403, "This token may not write")
-    if right == "write" and account.user != named["owner"]:
-        raise Refusal(403, "You don't have the rights to write in this namespace")
-
-
-def card_data(text: str) -> Entry:
-    """The metadata at the top of a README.md."""
-    block = re.match(r"\s*---[ \t]*\r?\n(.*?)^---\s*$", text, re.DOTALL | re.MULTILINE)
-    found = yaml.safe_load(block[1]) if block else None
-    if found is not None and not isinstance(found, dict):
-        raise ValueError("the metadata should be a mapping")
-    return json.loads(json.dumps(found or {}, default=str))  # a date becomes text
-
-
-def etag(file: Entry) -> str:
-    """The id of a content and the name it is kept under: sha256 with LFS, git's sha1 otherwise."""
+def etag(file: Json) -> str:
+    """The id of a content: sha256 with LFS, git's sha1 otherwise."""
     return file.get("lfs", file)["oid"]
-
-
-def git_oid(content: bytes) -> str:
-    return sha1(b"blob %d\0" % len(content) + content)
 
 
 def sha1(content: bytes) -> str:
@@ -484,32 +388,7 @@ def sha1(content: bytes) -> str:
 
 
 @contextmanager
-def serving(folder: Path, port: int = 0) -> Iterator[Hub]:
-    """Run a hub in a thread for as long as the block lasts."""
-    # It listens from here on, so nobody has to wait until uvicorn is up.
-    listener = socket.create_server(("127.0.0.1", port))
-    hub = Hub(folder, f"http://127.0.0.1:{listener.getsockname()[1]}")
-    server = uvicorn.Server(uvicorn.Config(hub, http="h11", lifespan="off", log_level="warning"))
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
-    try:
+def serving() -> Iterator[Hub]:
+    """Run a hub for as long as the block lasts."""
+    with running(Hub()) as hub:
         yield hub
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="A small Hugging Face Hub on loopback")
-    parser.add_argument("--folder", type=Path, required=True, help="where contents are kept")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    options = parser.parse_args()
-    with serving(options.folder, options.port) as hub, suppress(KeyboardInterrupt):
-        print(f"listening on {hub.url}", flush=True)
-        for name, token in hub.tokens.items():
-            print(f"{name}: {token}", flush=True)
-        threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()
