@@ -28,7 +28,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
 
-from cookbook import data, features, inference, labels, metrics, offline, training
+from cookbook import data, export, features, inference, labels, metrics, offline, tables, training
 
 SAVED = Path(__file__).resolve().parents[2] / "out"
 POSTS = 100
@@ -84,13 +84,13 @@ def fastest(ways, texts, rounds=4):
 def clickbait(model, folder):
     """Measure the classifier: the article's loop, batches in torch, ONNX in fp32 and int8."""
     test = data.load_splits(data.shipped("clickbait_titles.csv"), group="pair")["test"].to_pandas()
-    challenge = data.read_csv(data.shipped("clickbait_challenge.csv"))
+    challenge = tables.read(data.shipped("clickbait_challenge.csv"))
     rows = pd.concat([test, challenge])[["text", "label"]]
     classifier = pipeline("text-classification", model=str(model))
     network = AutoModelForSequenceClassification.from_pretrained(model)
     tokenizer = AutoTokenizer.from_pretrained(model)
-    exact = inference.export_onnx(model, folder / "onnx", int8=False)
-    int8 = inference.export_onnx(model, folder / "onnx-int8")
+    exact = export.export_onnx(model, folder / "onnx", int8=False)
+    int8 = export.export_onnx(model, folder / "onnx-int8")
     ways = {
         "article": lambda texts: [classifier(text)[0]["label"] for text in texts],
         "torch": lambda texts: inference.classify(texts, network, tokenizer)["label"].tolist(),
@@ -113,7 +113,7 @@ def keywords(model, tokenizer, folder):
     )
     test = splits["test"].select(range(POSTS))
     gold = [data.split_keywords(cell) for cell in test["keywords"]]
-    int8 = inference.export_ctranslate2(model, folder / "ctranslate2", tokenizer)
+    int8 = export.export_ctranslate2(model, folder / "ctranslate2", tokenizer)
     ways = {
         "article": lambda texts: keywords_article(texts, model, tokenizer),
         "torch": lambda texts: inference.extract_keywords(texts, model, tokenizer),
@@ -136,7 +136,7 @@ def growth(exported, folder):
         "peak = re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1];"
         "print(seconds, int(peak) / 1024)"
     )
-    titles = data.read_csv(data.shipped("clickbait_titles.csv"))["text"].tolist()
+    titles = tables.read(data.shipped("clickbait_titles.csv"))["text"].tolist()
     for rows in GROWTH:
         source = folder / f"{rows}.csv"
         texts = itertools.islice(itertools.cycle(titles), rows)

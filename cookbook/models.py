@@ -1,0 +1,218 @@
+"""What a model is and can: load one, whatever it runs on, and ask it many texts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from scipy.special import expit, softmax
+from tqdm.auto import tqdm
+
+from cookbook.runtimes import EXPORTED, Torch, read_json, read_network, read_tokenizer
+from cookbook.tables import strings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    Loadable: TypeAlias = "Model | PreTrainedModel | str | Path"
+
+
+def kind_of(config: Mapping[str, Any]) -> str:
+    """Decide from a model's configuration whether it classifies texts or writes.
+
+    Args:
+        config: The content of `config.json`.
+
+    Returns:
+        `"classifier"` or `"writer"` (an encoder-decoder that generates).
+
+    Raises:
+        ValueError: It does neither: it has no head, is a regression, or lacks labels.
+
+    Example:
+        >>> kind_of({"architectures": ["BertForSequenceClassification"]})
+        'classifier'
+    """
+    names = config.get("architectures") or ["none"]
+    if any(name.endswith("ForSequenceClassification") for name in names):
+        if config.get("problem_type") == "regression":
+            raise ValueError("The model is a regression: it has no labels to choose from.")
+        label_names(config)
+        return "classifier"
+    writes = ("ForConditionalGeneration", "MarianMTModel", "EncoderDecoderModel")
+    if config.get("is_encoder_decoder") and any(name.endswith(writes) for name in names):
+        return "writer"
+    raise ValueError(
+        f"The model (architecture: {names[0]}) has no head that classifies texts or writes. "
+        "Fine-tune it first, as …ForSequenceClassification or …ForConditionalGeneration."
+    )
+
+
+def label_names(config: Mapping[str, Any]) -> list[str]:
+    """Return a classifier's label names in the order of their ids, as strings.
+
+    Raises:
+        ValueError: There are none, an id is left out, or two labels have one name.
+
+    Example:
+        >>> label_names({"id2label": {"0": 1, "1": 2}})
+        ['1', '2']
+    """
+    # A configuration with the two labels that transformers takes for granted doesn't list them.
+    given = config.get("id2label", {0: "LABEL_0", 1: "LABEL_1"}) or {}
+    names = {int(number): str(name) for number, name in given.items()}
+    if not names or sorted(names) != list(range(len(set(names.values())))):
+        raise ValueError(f"The model has no labels, lacks one, or has one twice: {given}.")
+    return [names[number] for number in range(len(names))]
+
+
+@dataclass(eq=False)
+class Model:
+    """A loaded model, which answers many texts; what `load` returns.
+
+    Attributes:
+        kind: `"classifier"` or `"writer"`.
+        config: Its configuration.
+        runtime: What it runs on.
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    runtime: Any
+
+    @property
+    def names(self) -> list[str]:
+        """Label names of a classifier, in the order of the columns of `predict`."""
+        return label_names(self.config) if self.kind == "classifier" else []
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of all that shapes the answers: weights, labels, tokenizer, length."""
+        return digest(self.runtime.state())
+
+    def of_kind(self, kind: str) -> Model:
+        """Return the model, or refuse one of the other kind."""
+        if self.kind != kind:
+            uses = {"classifier": "classifies: use classify", "writer": "writes: extract_keywords"}
+            raise ValueError(f"Wanted is a {kind}; this model {uses[self.kind]}.")
+        return self
+
+    def predict(self, texts: Iterable[str], batch_size: int | None = None, **options: Any) -> Any:
+        """Answer texts, in batches of one length, in the order they came.
+
+        Args:
+            texts: The texts.
+            batch_size: Texts at once; None for what suits the hardware.
+            **options: Of a writer: what `generate` or `translate_batch` takes.
+
+        Returns:
+            Probabilities (texts, labels), nan for a blank text; of a writer the lines, '' there.
+        """
+        texts = strings(texts)
+        asked = [place for place, text in enumerate(texts) if text.strip()]
+        rows = self.runtime.encode([texts[place] for place in asked]) if asked else []
+        order = sorted((i for i, row in enumerate(rows) if len(row)), key=lambda i: len(rows[i]))
+        size = batch_size or self.runtime.size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        answers = self.runtime.answer(([rows[i] for i in batch] for batch in batches), **options)
+        found: Any = [""] * len(texts)
+        if self.kind == "classifier":
+            found = np.full((len(texts), len(self.names)), np.nan)
+        bar = tqdm(batches, desc="Answer", leave=False, disable=len(batches) < 40)
+        for batch, answer in zip(bar, answers, strict=True):
+            for i, each in zip(batch, answer, strict=True):
+                found[asked[i]] = each
+        if self.kind == "writer":
+            return found
+        one_each = self.config.get("problem_type") == "multi_label_classification"
+        return expit(found) if one_each or len(self.names) == 1 else softmax(found, axis=-1)
+
+
+def load(
+    model: Loadable,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    dtype: str = "float32",
+    max_length: int | None = None,
+) -> Model:
+    """Load a fine-tuned model once, for many calls.
+
+    Args:
+        model: A folder, also of `export_onnx` or `export_ctranslate2` (which need no torch), a name
+            on the Hub, or a model in memory. What is loaded already comes back as it is.
+        tokenizer: Of a model in memory.
+        dtype: In torch: `"float32"`, or `"auto"` for the fastest of the hardware.
+        max_length: Tokens of a text at most; None for what the model takes.
+
+    Returns:
+        An object with `kind`, `names`, `predict` and `identity`.
+
+    Raises:
+        FileNotFoundError: There is no such model.
+        ValueError: It can't answer: no head, no tokenizer, an adapter, another kind.
+    """
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, (str, Path)):
+        folder = _folder(model)
+        config = read_json(folder / "config.json")
+        kind = kind_of(config)
+        if any((folder / name).is_file() for name in EXPORTED):
+            changed = tuple(path.stat().st_mtime_ns for path in sorted(folder.iterdir()))
+            return _exported(folder, max_length, changed)
+        tokenizer = tokenizer or read_tokenizer(folder)
+        model = read_network(folder, kind, dtype)
+    else:
+        bases = [base.__name__ for base in type(model).__mro__]
+        config = {**model.config.to_dict(), "architectures": bases}
+        kind = kind_of(config)
+    if tokenizer is None:
+        raise ValueError("Pass the tokenizer along with the model, or the model's folder alone.")
+    return Model(kind, config, Torch(kind == "writer", model, tokenizer, max_length))
+
+
+@lru_cache(maxsize=4)
+def _exported(folder: Path, max_length: int | None, changed: tuple[int, ...]) -> Model:
+    """Load an exported model; a second call for the same files costs nothing."""
+    config = read_json(folder / "config.json")
+    runtime = next(made for name, made in EXPORTED.items() if (folder / name).is_file())
+    return Model(kind_of(config), config, runtime(folder, config, max_length))
+
+
+def digest(parts: Iterable[Any]) -> str:
+    """Hash bytes, and files by their content."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            part = np.memmap(part, mode="r") if part.stat().st_size else b""
+        found.update(part)
+    return found.hexdigest()
+
+
+def _folder(model: str | Path) -> Path:
+    """Return a model's folder, fetched from the Hub where it is a name there; or say what lacks."""
+    folder = Path(model)
+    if isinstance(model, str) and not folder.exists() and not folder.is_absolute():
+        from huggingface_hub import snapshot_download
+
+        try:  # without what is there for other frameworks
+            others = ["*.h5", "*.msgpack", "*.ot", "*.gguf", "*/*"]
+            folder = Path(snapshot_download(model, ignore_patterns=others))
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(
+                f"There is no folder {model!r}, and the Hub has no such model: {error}"
+            ) from error
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{model} holds an adapter (LoRA), not a whole model. Merge it into its base model "
+            "(PEFT's merge_and_unload), save that with its tokenizer, and name that folder."
+        )
+    if not (folder / "config.json").is_file():
+        below = [f" Did you mean {path.parent}?" for path in folder.glob("*/config.json")][:1]
+        raise FileNotFoundError(f"There is no model in {model}: no config.json.{''.join(below)}")
+    return folder
