@@ -21,6 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import validate_repo_id
 
 from cookbook import quality
 from cookbook.data import load_splits
@@ -32,7 +34,7 @@ _RULES = yaml.safe_load((resources.files("cookbook") / "assets/hub.yaml").read_t
 _CARDS = jinja2.Environment(loader=jinja2.PackageLoader("cookbook", "assets"))
 _CARDS.globals["frame"] = pd.DataFrame
 _MARK = ".staged.json"  # what a folder was staged for, and which files are ours; never pushed
-_HTTP_ERROR = hf.errors.HfHubHTTPError.__bases__[0]  # of its HTTP library, which changed before
+_HTTP_ERROR = HfHubHTTPError.__bases__[0]  # of its HTTP library, which changed before
 
 
 def stage_model(
@@ -161,7 +163,7 @@ def stage_page(
     Raises:
         FileExistsError: Something else lies in the folder.
     """
-    hf.utils.validate_repo_id(model_repo)
+    validate_repo_id(model_repo)
     address = metadata.metadata("small-model-cookbook")["Project-URL"].split(", ")[1]
     shown = None if examples is None else list(map(str, examples))
     call = f"page.build({model_repo!r}, title={title!r}, examples={shown!r}).launch()"
@@ -244,7 +246,7 @@ def _staging(
 
     Nothing may be in that place but an earlier staging, as it was written.
     """
-    hf.utils.validate_repo_id(repo_id)
+    validate_repo_id(repo_id)
     name = repo_id.partition("/")[2]
     if not name:
         raise ValueError(f"{repo_id!r} can't be a repository: write 'your-name/its-name'.")

@@ -47,6 +47,11 @@ def test_every_module_is_reached_lazily():
     assert "runtimes" not in cookbook.__all__
 
 
+@pytest.mark.parametrize("module", sorted(path.stem for path in ROOT.glob("cookbook/[a-z]*.py")))
+def test_a_module_needs_no_other_to_be_imported_first(module):
+    run(f"import cookbook.{module}")
+
+
 def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "yake", None)
     command = r'yake is missing\. Run: pip install "small-model-cookbook\[compare\]"'
