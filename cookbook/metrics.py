@@ -442,7 +442,7 @@ def save_metrics(folder: str | Path, /, **results: Any) -> Path:
     Args:
         folder: Where to.
         **results: Figures: numbers, text, lists, dictionaries, arrays, Series and DataFrames (by
-            column, then row); NaN becomes null, and any other value the text of it.
+            row, then column); NaN becomes null, and any other value the text of it.
 
     Returns:
         Path of the file.
@@ -478,7 +478,7 @@ def load_metrics(path: str | Path) -> dict[str, Any]:
 
 def _as_json(value: Any) -> Any:
     if isinstance(value, (pd.DataFrame, pd.Series)):
-        return json.loads(value.to_json(double_precision=15))
+        return json.loads(value.to_json(orient="index", double_precision=15))
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
