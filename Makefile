@@ -13,7 +13,7 @@ demo: .venv/notebooks.done ## run the notebooks with the models that pip brings;
 	@$(BIN)/python notebooks/run.py demo
 
 test: .venv/test.done lint ## lint, check types and run every test, in two processes where there are two cores
-	@$(BIN)/python -m pytest -q -n auto --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 quick: .venv/test.done ## run the tests that need no model and no notebook
 	@$(BIN)/python -m pytest -q -m "not slow"

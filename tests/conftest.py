@@ -38,13 +38,10 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: needs a model, a browser or a notebook's run")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The longest first, which are the notebooks; a file's other tests stay in one process."""
+    """The longest files first; two processes take a file each (`--dist loadfile`)."""
     items.sort(key=lambda item: item.path.name not in ("test_notebooks.py", "test_training.py"))
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
         if SLOW & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 

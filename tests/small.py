@@ -111,4 +111,5 @@ def run(kind, output, kill_at=0, **settings):
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
+    begun, _ = run(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
+    print(f"Began with {begun}")

@@ -34,16 +34,6 @@ NOTEBOOKS = address.notebooks()
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def runs(group):
-    """A notebook's runs go to one process, which shares what they share; `make quick` has none."""
-
-    def mark(test):
-        test = pytest.mark.slow(pytest.mark.xdist_group(group)(test))
-        return pytest.mark.ollama(test) if group.endswith("asks") else test
-
-    return mark
-
-
 def outputs(path):
     """Return what the cells of a notebook printed and showed."""
     cells = nbformat.read(path, as_version=4).cells
@@ -68,7 +58,8 @@ def challenge_f1(model):
 # --- Those that compare
 
 
-@runs("clickbait 3 asks")
+@pytest.mark.ollama
+@pytest.mark.slow
 def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles, tmp_path):
     real = titles.groupby("label").tail(20)[["text", "label"]]
     real.to_csv(tmp_path / "real.csv", index=False)
@@ -109,7 +100,7 @@ def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles,
     assert "fine-tuned, int8" in runner.summary(results)
 
 
-@runs("keywords 3")
+@pytest.mark.slow
 def test_the_keyword_model_is_compared_exported_and_priced_without_an_llm(keyword_model, tmp_path):
     executed = runner.execute(
         "keywords/3_compare_and_deploy",
@@ -134,7 +125,8 @@ def test_the_keyword_model_is_compared_exported_and_priced_without_an_llm(keywor
     assert answered["keywords"].map(words.split_keywords).tolist() == again
 
 
-@runs("keywords 3 asks")
+@pytest.mark.ollama
+@pytest.mark.slow
 def test_an_llm_joins_the_comparison_of_keywords(smollm, tmp_path):
     """And where no fine-tuned model is there, one is fine-tuned."""
     runner.execute(
@@ -173,7 +165,7 @@ def demo(tmp_path_factory, titles):
     ).parent
 
 
-@runs("clickbait 2")
+@pytest.mark.slow
 def test_the_notebook_runs_end_to_end_and_leaves_what_it_promises(demo):
     names = {path.name for path in demo.iterdir()}
     notebook = "2_fine_tune_albert"
@@ -184,7 +176,7 @@ def test_the_notebook_runs_end_to_end_and_leaves_what_it_promises(demo):
     assert "confusion_matrix.png" in figures
 
 
-@runs("clickbait 2")
+@pytest.mark.slow
 def test_its_figures_are_those_of_the_saved_model(demo):
     results = metrics.load_metrics(demo)
     assert results["labels"] == ["clickbait", "factual"]
@@ -201,7 +193,7 @@ def test_its_figures_are_those_of_the_saved_model(demo):
         assert word in table
 
 
-@runs("clickbait 2")
+@pytest.mark.slow
 def test_an_albert_three_labels_and_no_internet(tmp_path, titles, tokenizer):
     """The default architecture, tiny; labels of one's own; what can't be fetched is skipped."""
     config = AlbertConfig(
@@ -254,7 +246,7 @@ def keywords_demo(tmp_path_factory):
     ).parent
 
 
-@runs("keywords 2")
+@pytest.mark.slow
 def test_the_keyword_notebook_runs_end_to_end_and_leaves_what_it_promises(keywords_demo):
     names = {path.name for path in keywords_demo.iterdir()}
     notebook = "2_fine_tune_bart"
@@ -267,7 +259,7 @@ def test_the_keyword_notebook_runs_end_to_end_and_leaves_what_it_promises(keywor
     assert "Nothing pushed" in text
 
 
-@runs("keywords 2")
+@pytest.mark.slow
 def test_its_scores_are_those_of_the_saved_model(keywords_demo):
     results = metrics.load_metrics(keywords_demo)
     assert challenge_f1(keywords_demo / "model") == pytest.approx(results["challenge"]["all"])
@@ -278,7 +270,7 @@ def test_its_scores_are_those_of_the_saved_model(keywords_demo):
 # --- The guide, and a data set of one's own
 
 
-@runs("guide")
+@pytest.mark.slow
 def test_the_guide_counts_times_and_distils(tmp_path):
     executed = runner.execute(
         "guide/choose_a_model", rows=100, epochs=1, timing=0.2, output_dir=str(tmp_path)
@@ -299,7 +291,7 @@ def test_the_guide_counts_times_and_distils(tmp_path):
     assert "factor of" in outputs(executed)
 
 
-@runs("guide, taught")
+@pytest.mark.slow
 def test_the_guide_takes_a_teacher_that_is_fine_tuned_already(tmp_path, trained):
     settings = {"teacher": str(trained.folder), "rows": 32, "epochs": 1, "timing": 0.2}
     runner.execute("guide/choose_a_model", **settings, output_dir=str(tmp_path))
@@ -308,7 +300,7 @@ def test_the_guide_takes_a_teacher_that_is_fine_tuned_already(tmp_path, trained)
     assert rows["teacher"]["challenge passed"] == pytest.approx(passed)
 
 
-@runs("your own")
+@pytest.mark.slow
 def test_a_data_set_of_the_hub_there_and_back(tmp_path):
     with runner.small_hub() as hub:
         executed = runner.execute(
@@ -331,7 +323,8 @@ def test_a_data_set_of_the_hub_there_and_back(tmp_path):
 # --- Those that ask a language model
 
 
-@runs("clickbait 1 asks")
+@pytest.mark.ollama
+@pytest.mark.slow
 def test_the_titles_notebook_asks_a_real_model(smollm, tmp_path):
     executed = runner.execute(
         "clickbait/1_generate_titles",
@@ -351,7 +344,8 @@ def test_the_titles_notebook_asks_a_real_model(smollm, tmp_path):
     assert "Skipped" not in outputs(executed)
 
 
-@runs("keywords 1 asks")
+@pytest.mark.ollama
+@pytest.mark.slow
 def test_the_annotation_notebook_asks_a_real_model(smollm, tmp_path):
     settings = {"n_texts": 6, "per_call": 2, "host": smollm.url}
     runner.execute("keywords/1_annotate_texts", **settings, output_dir=str(tmp_path))
@@ -361,7 +355,7 @@ def test_the_annotation_notebook_asks_a_real_model(smollm, tmp_path):
     assert 0 <= results["agreement"]["f1@M"] < 0.9
 
 
-@runs("without a server")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(runner.SMALL_LLM))
 def test_without_a_server_the_shipped_data_stand_in_and_it_is_said(name, tmp_path):
     executed = runner.execute(name, model="phi3", host=NOWHERE, output_dir=str(tmp_path))
