@@ -11,7 +11,15 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 __version__ = "0.1.0"
-_LOWER = {"annotation", "answers", "formats", "models", "runtimes", "surface"}  # halves of others
+_LOWER = {
+    "annotation",
+    "answers",
+    "formats",
+    "keyphrases",
+    "models",
+    "runtimes",
+    "surface",
+}  # halves of others
 __all__ = sorted({module.name for module in iter_modules(__path__)} - _LOWER)
 
 

@@ -29,6 +29,12 @@ SPLITS = ("train", "validation", "test")
 # The 32,000 headlines of Chakraborty, Paranjape, Kakarla and Ganguly, "Stop Clickbait" (ASONAM
 # 2016), MIT licence: one gzip file per label, one headline a line.
 CHAKRABORTY_2016 = "https://raw.githubusercontent.com/bhargaviparanjape/clickbait/master/dataset"
+# 2,000 tech posts of autumn 2023 with keywords, topic and summary by GPT-4: the data of the article
+# on tech keywords, by Ida Silfverskiöld, ISC licence.
+POSTS_2023 = (
+    "https://raw.githubusercontent.com/ilsilfverskiold/gpt-create-dataset/"
+    "b3dbbd6c263c412ec8007ecccf1a2185939e1e39/processedData_1700838002264.csv"
+)
 
 
 def shipped(name: str) -> Path:
@@ -70,6 +76,21 @@ def read_chakraborty(address: str = CHAKRABORTY_2016, timeout: float = 20) -> pd
         texts = [line.strip() for line in lines if line.strip()]
         parts.append(pd.DataFrame({"text": texts, "label": label}))
     return pd.concat(parts, ignore_index=True)
+
+
+def read_posts(address: str = POSTS_2023) -> pd.DataFrame:
+    """Fetch 2,000 real tech posts with GPT-4's keywords, to measure on.
+
+    One in five of these keywords doesn't stand in its text.
+
+    Returns:
+        Columns `text`, `keywords`, `topic`, `summary` and `timestamp` ('' where there is none).
+
+    Raises:
+        ConnectionError: The address can't be reached.
+    """
+    columns = ["text", "keywords", "topic", "summary", "timestamp"]
+    return tables.read(address, columns)[columns]
 
 
 def load_splits(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cookbook.data import set_aside
+from cookbook.words import restore_case, spans, split_keywords
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -118,6 +119,80 @@ def tokenize_seq2seq(
         targets = {"labels": ids, "target_length": pc.list_value_length(ids)}
         made[name] = _inputs(part, name, tokenizer, text, max_length or usable) | targets
     return _add(splits, made)
+
+
+def tokenize_marker(
+    splits: DatasetDict,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str = "text",
+    keywords: str = "keywords",
+    max_length: int | None = None,
+    config: Any = None,
+) -> DatasetDict:
+    """Add what a model that marks keywords trains on: beside the inputs of `tokenize`, `labels`.
+
+    A token is 0 (O, outside), 1 (B, a keyword begins) or 2 (I, it goes on), wherever a keyword
+    stands (see `words.spans`); -100 for special tokens. `DataCollatorForTokenClassification` pads.
+    Where each token stands is kept in `offset_mapping`. Keywords that stand nowhere in their text
+    are lost, and counted.
+
+    Args:
+        splits: Splits with a column of texts and one of keywords, as `split_keywords` reads them.
+        tokenizer: The model's, a fast one.
+        text: Column of the texts.
+        keywords: Column of the keywords.
+        max_length: Tokens at most; None for what `usable_length` says.
+        config: `model.config`, for a tokenizer that states no limit or too high a one.
+
+    Raises:
+        ValueError: A text is no string, the tokenizer isn't fast, or no keyword stands in a text.
+    """
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{type(tokenizer).__name__} doesn't say where tokens stand: it isn't fast."
+        )
+    limit, made = max_length or usable_length(tokenizer, config), {}
+    for name, part in splits.items():
+        inputs = _inputs(part, name, tokenizer, text, limit)
+        texts, cells = part[text][:], list(map(split_keywords, part[keywords][:]))
+        cut = {"truncation": limit is not None, "max_length": limit}
+        told = tokenizer(texts, return_offsets_mapping=True, verbose=False, **cut)
+        labels, ends, lost = [], [], 0
+        for row, (each, wanted) in enumerate(zip(texts, cells, strict=True)):
+            lost += sum(restore_case(keyword, each) is None for keyword in wanted)
+            tokens = token_places(each, told["offset_mapping"][row])
+            marks = np.zeros(len(tokens), np.int64)
+            for start, stop in spans(each, wanted):
+                inside = np.flatnonzero((tokens[:, 0] < stop) & (tokens[:, 1] > start))
+                marks[inside], marks[inside[:1]] = 2, 1
+            marks[tokens[:, 0] == tokens[:, 1]] = -100
+            labels.append(marks)
+            ends.append(tokens)
+        if lost == sum(map(len, cells)):
+            raise ValueError(f"None of the keywords of split {name!r} stands in its text.")
+        if lost:
+            warnings.warn(
+                f"{lost} of {sum(map(len, cells))} keywords of split {name!r} stand nowhere in "
+                "their text: a model that marks can't learn them.",
+                stacklevel=2,
+            )
+        flat = pa.FixedSizeListArray.from_arrays(np.concatenate(ends).ravel(), 2)
+        for column, values in (("labels", np.concatenate(labels)), ("offset_mapping", flat)):
+            inputs[column] = pa.ListArray.from_arrays(inputs["input_ids"].offsets, values)
+        made[name] = inputs
+    return _add(splits, made)
+
+
+def token_places(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return where tokens stand, shape (tokens, 2), without the space that some begin with.
+
+    Example:
+        >>> token_places("to Go", [(0, 2), (2, 5)]).tolist()
+        [[0, 2], [3, 5]]
+    """
+    return np.array(
+        [(stop - len(text[start:stop].lstrip()), stop) for start, stop in offsets], np.int64
+    ).reshape(-1, 2)
 
 
 def _inputs(

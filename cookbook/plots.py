@@ -16,6 +16,7 @@ from matplotlib.ticker import EngFormatter
 from cookbook import economics
 
 _BESIDE: Any = {"textcoords": "offset points", "va": "center"}
+_AT_END: Any = {"xycoords": ("axes fraction", "data")}
 _WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # so that digits can be read
 _styled = plt.style.context("cookbook.assets.plots")
 
@@ -178,6 +179,36 @@ def top_bars(counts: Mapping[str, pd.Series]) -> Figure:
     """
     panels = {title: series.to_frame() for title, series in counts.items()}
     return _bar_chart(panels, "{:,.0f}", "texts")
+
+
+@_styled
+def keyword_trends(table: pd.DataFrame) -> Figure:
+    """Draw the share of each keyword over time; in colour what rises or falls beyond chance.
+
+    Args:
+        table: What `words.top_keywords` returns for texts with dates.
+
+    Example:
+        >>> from cookbook.words import top_keywords
+        >>> figure = keyword_trends(top_keywords([["Go"], ["Go"]], dates=["2024-01-01", "2024-02"]))
+    """
+    figure, axes = _figure(8, 4)
+    periods = [column for column in table if isinstance(column, pd.Period)]
+    days = [str(period.start_time.date()) for period in periods]
+    for _, row in table.iterrows():
+        moves = row["low"] > 0 or row["high"] < 0
+        color: dict[str, Any] = {} if moves else {"color": "0.8", "zorder": 0}
+        line = axes.plot(days, row[periods].astype(float), **color)[0]
+        if moves:
+            told = f"{row['keyword']} ({row['change']:+.1%})"
+            axes.annotate(
+                told, (1, row[periods[-1]]), (4, 0), **_BESIDE | _AT_END, color=line.get_color()
+            )
+    axes.set(title="What is talked about", ylabel="share of the texts", xlabel="first day")
+    axes.set_ylim(0)
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.tick_params("x", rotation=30)
+    return figure
 
 
 @_styled

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -113,12 +114,17 @@ def pieces(text: str) -> list[str]:
         >>> pieces("Next.js isn't C++")
         ['next', '.', 'js', 'isn', "'", 't', 'c++']
     """
-    return [piece for piece, _ in _places(text)]
+    return [piece for piece, _ in places(text)]
 
 
 @lru_cache(maxsize=1 << 12)
-def _places(text: str) -> list[tuple[str, tuple[int, int]]]:
-    """Return each piece of a text, folded, and where it stands."""
+def places(text: str) -> list[tuple[str, tuple[int, int]]]:
+    """Return each of the `pieces` of a text, and where it stands.
+
+    Example:
+        >>> places("In C++")
+        [('in', (0, 2)), ('c++', (3, 6))]
+    """
     found = [(fold(match[0]), match.span()) for match in _PIECES.finditer(text)]
     return [place for place in found if place[0]]
 
@@ -205,16 +211,16 @@ def _bare(text: str) -> str:
     )
 
 
-def _spans(keyword: str, text: str) -> list[tuple[int, int]]:
+def _found(keyword: str, text: str) -> list[tuple[int, int]]:
     """Return where a keyword stands, in its own spelling alone where the text has it."""
     source, wanted = pieces(text), pieces(_APART.sub("", keyword.strip()))
     found = positions(wanted, source)
     # Who writes no accents may mean those of the text; who writes them means these.
     if not found and wanted == list(map(_bare, wanted)):
         found = positions(wanted, list(map(_bare, source)))
-    places = [span for _, span in _places(text)]
-    spans = [(places[i][0], places[i + len(wanted) - 1][1]) for i in found]
-    return [span for span in spans if text[slice(*span)] == keyword] or spans
+    ends = [span for _, span in places(text)]
+    there = [(ends[i][0], ends[i + len(wanted) - 1][1]) for i in found]
+    return [span for span in there if text[slice(*span)] == keyword] or there
 
 
 def restore_case(keyword: str, text: str) -> str | None:
@@ -235,7 +241,7 @@ def restore_case(keyword: str, text: str) -> str | None:
         >>> restore_case("next. js", "We moved to Next.js 14."), restore_case("vue", "Revue")
         ('Next.js', None)
     """
-    found = _spans(keyword, text)
+    found = _found(keyword, text)
     return " ".join(text[slice(*found[0])].split()) if found else None
 
 
@@ -293,12 +299,30 @@ def spelt(keywords: Iterable[str], text: str, present_only: bool = True) -> list
     return split_keywords(found)
 
 
-def mark(text: str, keywords: Iterable[str]) -> list[tuple[str, bool]]:
-    """Cut a text where keywords stand in it, the longest first.
+def spans(text: str, keywords: Iterable[str]) -> list[tuple[int, int]]:
+    """Return where keywords stand in a text: every place, the longest first, none over another.
 
     Args:
         text: The text.
-        keywords: Those to mark.
+        keywords: Those to find, as `restore_case` finds them.
+
+    Returns:
+        First character and the one after the last of each, in the order of the text.
+
+    Example:
+        >>> spans("C or C++", ["C", "C++", "Go"])
+        [(0, 1), (5, 8)]
+    """
+    found = {span for keyword in keywords for span in _found(keyword, text)}
+    kept: list[tuple[int, int]] = []
+    for start, stop in sorted(found, key=lambda span: (span[0] - span[1], span)):
+        if all(stop <= begin or end <= start for begin, end in kept):
+            kept.append((start, stop))
+    return sorted(kept)
+
+
+def mark(text: str, keywords: Iterable[str]) -> list[tuple[str, bool]]:
+    """Cut a text where keywords stand in it; see `spans`.
 
     Returns:
         The pieces, which join to the text, and whether each is a keyword.
@@ -307,13 +331,56 @@ def mark(text: str, keywords: Iterable[str]) -> list[tuple[str, bool]]:
         >>> mark("C or C++", ["C", "C++"])
         [('C', True), (' or ', False), ('C++', True)]
     """
-    spans = {span for keyword in keywords for span in _spans(keyword, text)}
     cut, end = [], 0
-    for start, stop in sorted(spans, key=lambda span: (span[0], -span[1])):
-        if start >= end:
-            cut += [(text[end:start], False), (text[start:stop], True)]
-            end = stop
+    for start, stop in spans(text, keywords):
+        cut += [(text[end:start], False), (text[start:stop], True)]
+        end = stop
     return [piece for piece in [*cut, (text[end:], False)] if piece[0]]
+
+
+def read_marks(
+    text: str, tokens: np.ndarray, marks: np.ndarray, threshold: float = 0.5
+) -> list[tuple[str, float]]:
+    """Read keywords off the probabilities that a model gives the tokens of a text.
+
+    A piece (see `pieces`) takes the mean of its tokens, and is inside a keyword where that reaches
+    the threshold; a new keyword begins where B is likelier than I.
+
+    Args:
+        text: The text.
+        tokens: First character and the one after the last of each token, shape (tokens, 2).
+        marks: Probabilities of B (a keyword begins) and I (it goes on), shape (tokens, 2).
+        threshold: Lower finds more, of which fewer are right.
+
+    Returns:
+        Each keyword as it stands in the text, once, and the least probability of its pieces.
+
+    Example:
+        >>> read_marks("In Go", np.array([[0, 2], [3, 5]]), np.array([[0.1, 0], [0.9, 0]]))
+        [('Go', 0.9)]
+    """
+    there = places(text)
+    ends = np.array([span for _, span in there]).reshape(-1, 2)
+    first = tokens[:, 1].searchsorted(ends[:, 0], "right")
+    last = tokens[:, 0].searchsorted(ends[:, 1], "left")
+    sums = np.vstack([np.zeros((1, 2)), np.cumsum(marks, axis=0)])
+    inside = ((sums[last] - sums[first]) / np.maximum(last - first, 1)[:, None]).sum(axis=1)
+    begins = np.append(marks[:, 0] > marks[:, 1], False)[first]
+    runs: list[list[int]] = []
+    for i in np.flatnonzero((inside >= threshold) & (last > first)).tolist():
+        if runs and runs[-1][-1] == i - 1 and not begins[i]:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    found: dict[str, tuple[str, float]] = {}
+    for run in runs:
+        named = [i for i in run if any(map(str.isalnum, there[i][0]))]  # no bracket at its ends
+        if named:
+            run = range(named[0], named[-1] + 1)
+            keyword = " ".join(text[ends[run[0], 0] : ends[run[-1], 1]].split())
+            known, best = found.get(fold(keyword), (keyword, 0.0))
+            found[fold(keyword)] = known, max(best, float(inside[run].min()))
+    return list(found.values())
 
 
 def canonical(name: str) -> str:
@@ -331,7 +398,11 @@ def canonical(name: str) -> str:
 
 
 def top_keywords(
-    keywords: Iterable[Sequence[str]], n: int | None = 20, versions: bool = False
+    keywords: Iterable[Sequence[str]],
+    n: int | None = 20,
+    versions: bool = False,
+    dates: Iterable[object] | None = None,
+    by: str = "week",
 ) -> pd.DataFrame:
     """Count keywords over many texts, different spellings of one thing together.
 
@@ -342,13 +413,17 @@ def top_keywords(
         keywords: Keywords per text, such as `extract_keywords` returns.
         n: Rows at most; None for all.
         versions: Whether to count versions ('Python 3.12') apart from the thing itself.
+        dates: The date of each text, to see what rises and falls.
+        by: The period to count by: 'day', 'week', 'month', 'quarter' or 'year'.
 
     Returns:
         One row per keyword, the commonest first: `keyword` (its commonest spelling), `texts`,
-        `share` (of the texts, 0 to 1) and `spellings`.
+        `share` (of the texts, 0 to 1) and `spellings`. With dates also the share in each period
+        (columns are `pd.Period`), and by how much the last one differs from all before: `change`,
+        and its interval, `low` to `high` (Newcombe 1998, method 10; 95% over all rows together).
 
     Raises:
-        ValueError: The keywords of a text are one string.
+        ValueError: The keywords of a text are one string, or dates are of one period only.
 
     Example:
         >>> top_keywords([["Next.js", "Go"], ["nextjs"], ["next.js 14"]])["texts"].tolist()
@@ -374,8 +449,42 @@ def top_keywords(
         # Reversed, so that the first spelling of each stays.
         for key, name in {keys[p]: names[p] for p in reversed(phrases)}.items():
             spellings.setdefault(key, Counter())[name] += 1
+    common = sorted(spellings.items(), key=lambda item: (-item[1].total(), item[0]))[:n]
     rows = []
-    for _, counts in sorted(spellings.items(), key=lambda item: (-item[1].total(), item[0]))[:n]:
+    for _, counts in common:
         written = [name for name, _ in counts.most_common()]
         rows.append((written[0], counts.total(), counts.total() / len(texts), written))
-    return pd.DataFrame(rows, columns=["keyword", "texts", "share", "spellings"])
+    table = pd.DataFrame(rows, columns=["keyword", "texts", "share", "spellings"])
+    if dates is None:
+        return table
+    said = [{keys[phrase] for phrase in phrases} for phrases in texts]
+    having = pd.DataFrame({key: [key in each for each in said] for key, _ in common})
+    return table.join(_by_period(having, dates, by))
+
+
+def _by_period(having: pd.DataFrame, dates: Iterable[object], by: str) -> pd.DataFrame:
+    """Return the shares of each column of yes and no by period, and how the last differs."""
+    from scipy.stats import binomtest  # a second to import
+
+    day = pd.to_datetime(pd.Series(list(dates)), format="mixed", utc=True).dt.tz_localize(None)
+    periods = day.dt.to_period(by[0].upper())
+    if periods.isna().any():
+        told = f"{periods.isna().sum()} of {len(periods)} texts have no date, and count in no {by}."
+        warnings.warn(told, stacklevel=3)
+    last = (periods == periods.max())[periods.notna()]
+    if last.all():
+        raise ValueError(f"All texts are of one {by}: nothing can rise or fall.")
+    shares = having.groupby(periods).mean().T.reset_index(drop=True)
+    # Newcombe's interval of a difference comes from Wilson's of the two shares. Divided among the
+    # rows, or one in twenty keywords would rise by chance.
+    sides = []
+    for now in (True, False):
+        part = having[periods.notna()][last == now]
+        tests = [binomtest(int(k), len(part)) for k in part.sum()]
+        ends = [test.proportion_ci(1 - 0.05 / len(tests), "wilson") for test in tests]
+        sides.append((part.mean().to_numpy(), *np.array(ends).T))
+    (new, new_low, new_high), (old, old_low, old_high) = sides
+    shares["change"] = new - old
+    shares["low"] = new - old - np.hypot(new - new_low, old_high - old)
+    shares["high"] = new - old + np.hypot(new_high - new, old - old_low)
+    return shares

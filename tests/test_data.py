@@ -459,3 +459,21 @@ def test_a_csv_without_keywords_is_an_error_that_names_the_column(tmp_path):
     (tmp_path / "a.csv").write_text("text,tags\nx,y\n")
     with pytest.raises(ValueError, match=r"has no column 'keywords'; it has: 'text', 'tags'"):
         data.load_splits(tmp_path / "a.csv", label=None, keywords="keywords")
+
+
+def test_the_public_posts_come_with_the_columns_that_are_needed(tmp_path, website):
+    header = "id,text,url,timestamp,keywords,topic,summary"
+    row = '1,"Go, again",x,2023-11-06,"Go, NA",Web,New Go'
+    (tmp_path / "posts.csv").write_text(f"{header}\n{row}\n")
+    found = data.read_posts(f"{website}/posts.csv")
+    assert found.to_dict("records") == [
+        {
+            "text": "Go, again",
+            "keywords": "Go, NA",
+            "topic": "Web",
+            "summary": "New Go",
+            "timestamp": "2023-11-06",
+        }
+    ]
+    with pytest.raises(ConnectionError, match=r"missing.csv can't be reached"):
+        data.read_posts(f"{website}/missing.csv")

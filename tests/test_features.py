@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from torch.utils.data import DataLoader
 from transformers import (
     AutoTokenizer,
@@ -192,3 +192,60 @@ def test_a_tokenizer_without_a_pad_token_is_an_error_that_says_what_to_set(minil
     tokenizer.pad_token = None
     with pytest.raises(ValueError, match=r"Set tokenizer.pad_token = tokenizer.eos_token"):
         features.tokenize_seq2seq(pairs(text=["a"], keywords=["x"]), tokenizer)
+
+
+POST = "Why we left Next.js: C++ and the React-Native port (React Native!) in 日本"
+KEYWORDS = "React Native, Next.js, React, C++, 日本, Kubernetes"
+
+
+def marked_tokens(tokenizer, max_length=None):
+    """The stretches of the post that a tokenizer's labels mark, and the row."""
+    rows = Dataset.from_dict({"text": [POST], "keywords": [KEYWORDS]})
+    with pytest.warns(UserWarning, match="1 of 6 keywords of split 'train' stand nowhere in their"):
+        splits = features.tokenize_marker(DatasetDict(train=rows), tokenizer, max_length=max_length)
+    row = splits["train"][0]
+    found = []
+    for mark, (start, end) in zip(row["labels"], row["offset_mapping"], strict=True):
+        if mark == 1:
+            found.append([start, end])
+        elif mark == 2:
+            found[-1][1] = end
+    return [POST[start:stop] for start, stop in found], row
+
+
+def byte_level():
+    """As RoBERTa's: tokens begin with the space before them."""
+    encoder = Tokenizer(models.BPE(unk_token="<unk>"))
+    encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    encoder.train_from_iterator([POST] * 9, trainers.BpeTrainer(special_tokens=["<unk>", "<pad>"]))
+    return PreTrainedTokenizerFast(tokenizer_object=encoder, pad_token="<pad>", unk_token="<unk>")
+
+
+def metaspace():
+    """As ALBERT's and DeBERTa's: a sign for the space before a word belongs to it."""
+    encoder = Tokenizer(models.Unigram())
+    encoder.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<unk>", "<pad>"]
+    trainer = trainers.UnigramTrainer(special_tokens=special, unk_token="<unk>", vocab_size=60)
+    encoder.train_from_iterator([POST] * 9, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=encoder, pad_token="<pad>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("make", [byte_level, metaspace, None])
+def test_keywords_are_marked_wherever_they_stand_whatever_cuts_the_text(make, tokenizer):
+    found, row = marked_tokens(make() if make else tokenizer)
+    assert found == ["Next.js", "C++", "React", "React Native", "日本"]
+    assert len(row["labels"]) == len(row["input_ids"]) == row["length"]
+
+
+def test_special_tokens_have_no_mark_and_a_cut_text_keeps_those_it_has(tokenizer):
+    with pytest.warns(UserWarning, match="texts in split 'train' are longer than 10 tokens"):
+        found, row = marked_tokens(tokenizer, max_length=10)
+    assert found == ["Next.js"]
+    assert (row["labels"][0], row["labels"][-1]) == (-100, -100)
+
+
+def test_a_slow_tokenizer_and_keywords_of_other_texts_are_refused(tokenizer):
+    rows = DatasetDict(train=Dataset.from_dict({"text": ["Go"], "keywords": ["Rust"]}))
+    with pytest.raises(ValueError, match="None of the keywords of split 'train' stands"):
+        features.tokenize_marker(rows, tokenizer)

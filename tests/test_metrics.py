@@ -4,10 +4,11 @@ import unicodedata
 import numpy as np
 import pandas as pd
 import pytest
+from datasets import Dataset, DatasetDict
 from sklearn.metrics import classification_report
 from transformers import EvalPrediction
 
-from cookbook import metrics
+from cookbook import features, metrics
 
 NAMES = ["a", "b", "c"]
 
@@ -346,3 +347,28 @@ def test_padding_is_replaced_on_every_side(tokenizer):
     assert all(type(value) is float for value in figures.values())
     with pytest.raises(ValueError, match="include_for_metrics"):
         metrics.compute_keyphrase_metrics(tokenizer)(EvalPrediction([[1]], [[1]]))
+
+
+def test_marks_are_scored_as_keywords_in_whatever_order_and_padding_they_come(tokenizer):
+    rows = {
+        "text": ["We moved to Next.js", "Redis, Kafka and Redis", "Go"],
+        "keywords": ["Next.js, Hosting", "Kafka, Redis", "Go"],
+    }
+    splits = DatasetDict(validation=Dataset.from_dict(rows))
+    with pytest.warns(UserWarning, match="1 of 5 keywords"):
+        validation = features.tokenize_marker(splits, tokenizer)["validation"]
+    # As the Trainer hands them over: by length, padded, and every mark right.
+    order, width = [2, 0, 1], max(validation["length"][:])
+    logits = np.full((3, width + 2, 3), -9.0, np.float32)
+    inputs = np.full((3, width + 2), -100)
+    for place, row in enumerate(order):
+        ids, labels = validation["input_ids"][row], np.array(validation["labels"][row])
+        inputs[place, : len(ids)] = ids
+        inputs[place, len(ids) : width] = tokenizer.pad_token_id
+        logits[place, np.arange(len(ids)), labels.clip(0)] = 9
+    compute = metrics.compute_marking_metrics(validation, tokenizer)
+    figures = compute(EvalPrediction(logits, None, inputs))
+    assert figures["precision@M"] == 1
+    assert figures["recall@M"] == pytest.approx((1 / 2 + 1 + 1) / 3)
+    with pytest.raises(ValueError, match="include_for_metrics"):
+        compute(EvalPrediction(logits, None))

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cookbook import economics, metrics, plots
+from cookbook import economics, metrics, plots, words
 
 NAMES = ["clickbait", "factual", "opinion"]
 BALANCE = pd.DataFrame([[8, 9, 1], [2, 1, 1]], index=["train", "test"], columns=NAMES)
@@ -139,6 +139,15 @@ def test_a_learning_curve_is_the_mean_over_seeds_within_their_spread():
     heights = axes.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((0.7, 0.8))
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["100", "1,000"]
+
+
+def test_only_what_moves_beyond_chance_is_named_over_time():
+    keywords = [["Go"]] * 200 + [["AI"]] * 3 + [["AI"]] * 60 + [["Go"]] * 40 + [["Zig"]] * 2
+    dates = ["2024-01-02"] * 203 + ["2024-01-09"] * 102
+    figure = plots.keyword_trends(words.top_keywords(keywords, dates=dates))
+    told = [text.get_text().split()[0] for text in figure.axes[0].texts]
+    assert sorted(told) == ["AI", "Go"]
+    assert len(figure.axes[0].lines) == 3
 
 
 def test_a_picture_is_saved_where_there_is_no_folder_yet_and_given_back(tmp_path):

@@ -1,3 +1,4 @@
+import re
 import unicodedata
 import warnings
 
@@ -286,3 +287,75 @@ def test_versions_are_counted_apart_on_demand():
     found = counts(["Go 1.2"], ["Go 1.2"], ["Go 12"], ["Vue 2"], ["Vue"], versions=True)
     assert found == {"Go 1.2": 2, "Go 12": 1, "Vue": 1, "Vue 2": 1}
     assert counts(["Qwen 2"], ["Qwen-2"], ["Qwen2"], versions=True) == {"Qwen 2": 3}
+
+
+def test_a_keyword_stands_wherever_it_is_and_the_longest_wins():
+    text = "React Native beats React; React Native!"
+    found = words.spans(text, ["React", "React Native"])
+    assert [text[start:stop] for start, stop in found] == ["React Native", "React", "React Native"]
+    # In its own spelling where the text has it: the verb is no language.
+    assert words.spans("Go where you go", ["Go"]) == [(0, 2)]
+    # The longest first, though another one begins before it.
+    assert words.spans("big data lake house", ["big data", "data lake house"]) == [(4, 19)]
+
+
+MARKED = "Next.js and C++ (or Go), not Next.js"
+TOKENS = np.array([[m.start(), m.end()] for m in re.finditer(r"\w+|[^\w\s]", MARKED)])
+
+
+def read(threshold=0.5, **likely):
+    """Read the marks of tokens that are named; the others are outside."""
+    said = {"+": (0, 0.9), ".": (0, 0.9), "(": (0, 0.9), ")": (0, 0.9), **likely}
+    probable = [said.get(MARKED[start:stop], (0.1, 0)) for start, stop in TOKENS]
+    return words.read_marks(MARKED, TOKENS, np.array(probable), threshold)
+
+
+def test_marks_are_read_in_the_spelling_of_the_text_each_keyword_once():
+    found = dict(read(Next=(0.9, 0), js=(0, 0.7), C=(0.6, 0), Go=(0.8, 0)))
+    # The least sure piece is how sure a keyword is; 'C++' is one piece, of three tokens.
+    assert found == pytest.approx({"Next.js": 0.7, "C++": 0.8, "Go": 0.8})
+
+
+def test_a_lower_threshold_finds_more():
+    assert [name for name, _ in read(Go=(0.4, 0), C=(0.9, 0))] == ["C++"]
+    assert [name for name, _ in read(0.3, Go=(0.4, 0), C=(0.9, 0))] == ["C++", "Go"]
+    assert words.read_marks("", np.zeros((0, 2)), np.zeros((0, 2))) == []
+
+
+def test_two_keywords_side_by_side_stay_two():
+    text, tokens = "Kafka Redis", np.array([[0, 5], [6, 11]])
+    assert words.read_marks(text, tokens, np.array([[0.9, 0], [0.8, 0.1]])) == [
+        ("Kafka", pytest.approx(0.9)),
+        ("Redis", pytest.approx(0.9)),
+    ]
+    assert words.read_marks(text, tokens, np.array([[0.9, 0], [0.1, 0.8]]))[0][0] == "Kafka Redis"
+
+
+def test_what_rises_is_told_from_three_posts():
+    before = [["Go"]] * 200 + [["AI"]] * 10
+    now = [["AI"]] * 60 + [["Go"]] * 40 + [["Zig"]] * 3
+    dates = ["2024-01-02"] * len(before) + ["2024-01-09"] * len(now)
+    table = words.top_keywords(before + now, dates=dates).set_index("keyword")
+    assert table.loc["AI", "low"] > 0 > table.loc["Go", "high"]
+    assert table.loc["Zig", "low"] < 0 < table.loc["Zig", "high"]
+    week = pd.Period("2024-01-09", "W")
+    assert table.loc["AI", week] == pytest.approx(60 / 103)
+    assert table.loc["AI", "change"] == pytest.approx(60 / 103 - 10 / 210)
+
+
+def test_the_interval_of_a_change_is_newcombe_s():
+    # His example: 56 of 70 against 48 of 80 gives 0.0524 to 0.3339 (1998, table II, method 10).
+    keywords = [["x"]] * 48 + [["y"]] * 32 + [["x"]] * 56 + [["y"]] * 14
+    dates = ["2023-05-01"] * 80 + ["2024-05-01"] * 70
+    row = words.top_keywords(keywords, n=1, dates=dates, by="year").iloc[0]
+    assert (row["low"], row["high"]) == (
+        pytest.approx(0.0524, abs=1e-4),
+        pytest.approx(0.3339, abs=1e-4),
+    )
+
+
+def test_texts_without_a_date_are_counted_and_one_week_is_refused():
+    with pytest.warns(UserWarning, match="1 of 3 texts have no date, and count in no month"):
+        words.top_keywords([["Go"]] * 3, dates=["2024-01-01", None, "2024-02-01"], by="month")
+    with pytest.raises(ValueError, match="All texts are of one week"):
+        words.top_keywords([["Go"]] * 2, dates=["2024-01-01", "2024-01-02"])
