@@ -215,14 +215,14 @@ def export(
 ) -> Any:
     """Export a model so that it answers without torch.
 
-    A classifier becomes ONNX, a model that writes CTranslate2.
+    One that classifies or marks becomes ONNX, one that writes CTranslate2.
 
     Example:
         cookbook export out/clickbait/model out/clickbait/onnx
         cookbook export out/clickbait/model out/clickbait/exact --no-int8
     """
     loaded = cookbook.inference.load(model)
-    if loaded.kind == "classifier":
+    if loaded.kind != "writer":
         return cookbook.export.export_onnx(loaded, folder, int8=int8)
     quantization = "int8" if int8 else None
     return cookbook.export.export_ctranslate2(loaded, folder, quantization=quantization)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cookbook import extra
-from cookbook.models import Model, load
+from cookbook.models import load
 from cookbook.runtimes import Onnx, read_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def export_onnx(
     *,
     int8: bool = True,
 ) -> Path:
-    """Export a classifier to ONNX, for `classify` or any ONNX runtime, without torch.
+    """Export a classifier or marker to ONNX, for this package or any ONNX runtime, without torch.
 
     With int8 the weights become 8-bit integers, and activations as they come. How many of the
     products with weights that reached is printed: where few, there is no gain in speed.
@@ -45,7 +45,7 @@ def export_onnx(
 
     Raises:
         ModuleNotFoundError: onnx, onnxruntime or onnxscript is missing; says what to install.
-        ValueError: The model isn't a classifier, or can't be exported.
+        ValueError: The model writes, or can't be exported.
 
     Warns:
         UserWarning: Less than nine in ten of the products are in int8.
@@ -54,7 +54,7 @@ def export_onnx(
         import onnx
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
-    given = _runtime("classifier", model, tokenizer)
+    given = _runtime(("classifier", "marker"), model, tokenizer)
     network = copy.deepcopy(given.network).cpu().float().eval()
     told = {"architectures": [type(network).__name__], "pad_token_id": given.pad}
     network.config.update({**told, "use_cache": False})
@@ -68,8 +68,9 @@ def export_onnx(
         batch = plain.runtime.inputs(plain.runtime.encode(texts[:2]))
         onnx.save(_graph(network, batch), made / "model.onnx")
         # A graph may hold for no other texts than those that it was made with.
-        exact = Model(plain.kind, plain.config, Onnx(made, plain.config, None))
-        if not np.allclose(exact.predict(texts), plain.predict(texts), atol=1e-3):
+        exact = Onnx(plain.kind, made, plain.config, None)
+        one, other = (next(each.answer([each.encode(texts)])) for each in (exact, plain.runtime))
+        if not np.allclose(one, other, atol=1e-3):
             raise ValueError(f"A {type(network).__name__} can't be exported: answers differ.")
         if int8:
             _quantise(made / "model.onnx")
@@ -101,11 +102,14 @@ def export_ctranslate2(
     """
     with extra("deploy"):
         from ctranslate2.converters import TransformersConverter
-    runtime = _runtime("writer", model, tokenizer)
+    runtime = _runtime(("writer",), model, tokenizer)
     network = copy.deepcopy(runtime.network)
     # Which of the two configurations has them differs from version to version of transformers.
     known = network.generation_config.to_dict()
     known |= {name: value for name, value in network.config.to_dict().items() if value is not None}
+    # Older Trainers take away the beginning that BERT's tokenizer lacks; nothing is read with it.
+    if known.get("bos_token_id") is None:
+        known["bos_token_id"] = known.get("decoder_start_token_id")
     ids = {}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
         if known.get(name) is None:
@@ -129,8 +133,8 @@ def export_ctranslate2(
     return Path(folder)
 
 
-def _runtime(kind: str, model: Loadable, tokenizer: Any) -> Any:
-    runtime = load(model, tokenizer).of_kind(kind).runtime
+def _runtime(kinds: tuple[str, ...], model: Loadable, tokenizer: Any) -> Any:
+    runtime = load(model, tokenizer).of_kind(*kinds).runtime
     if not hasattr(runtime, "network"):
         raise ValueError(f"{model} is exported already: name the model that it was made from.")
     if not runtime.tokenizer.is_fast:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cookbook.data import set_aside
-from cookbook.words import restore_case, spans, split_keywords
+from cookbook.words import spans, split_keywords, token_places
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 # Models that count positions from the pad token's id on, so that as many fewer can be used.
 _FROM_PAD = re.compile("camembert|data2vec-text|esm|longformer|luke|mpnet|xmod|(xlm-)?roberta.*")
+MARKS: dict[str, Any] = {
+    "id2label": {0: "O", 1: "B-KEY", 2: "I-KEY"},
+    "label2id": {"O": 0, "B-KEY": 1, "I-KEY": 2},
+    "ignore_mismatched_sizes": True,
+}
+"""What `from_pretrained` needs for a model that marks keywords, to be passed on with `**`."""
+
 # What models call their inputs: the Trainer would hand over a column of such a name.
 _INPUTS = re.compile(r"labels|(label|position|token_type|decoder_input)_ids|\w+_(embeds|mask)")
 
@@ -159,10 +166,10 @@ def tokenize_marker(
         told = tokenizer(texts, return_offsets_mapping=True, verbose=False, **cut)
         labels, ends, lost = [], [], 0
         for row, (each, wanted) in enumerate(zip(texts, cells, strict=True)):
-            lost += sum(restore_case(keyword, each) is None for keyword in wanted)
+            lost += sum(not spans(each, [keyword], inflected=True) for keyword in wanted)
             tokens = token_places(each, told["offset_mapping"][row])
-            marks = np.zeros(len(tokens), np.int64)
-            for start, stop in spans(each, wanted):
+            marks: np.ndarray = np.zeros(len(tokens), np.int64)
+            for start, stop in spans(each, wanted, inflected=True):
                 inside = np.flatnonzero((tokens[:, 0] < stop) & (tokens[:, 1] > start))
                 marks[inside], marks[inside[:1]] = 2, 1
             marks[tokens[:, 0] == tokens[:, 1]] = -100
@@ -181,18 +188,6 @@ def tokenize_marker(
             inputs[column] = pa.ListArray.from_arrays(inputs["input_ids"].offsets, values)
         made[name] = inputs
     return _add(splits, made)
-
-
-def token_places(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Return where tokens stand, shape (tokens, 2), without the space that some begin with.
-
-    Example:
-        >>> token_places("to Go", [(0, 2), (2, 5)]).tolist()
-        [[0, 2], [3, 5]]
-    """
-    return np.array(
-        [(stop - len(text[start:stop].lstrip()), stop) for start, stop in offsets], np.int64
-    ).reshape(-1, 2)
 
 
 def _inputs(

@@ -70,34 +70,46 @@ def extract_keywords(
     model: Loadable,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     max_length: int | None = None,
     present_only: bool = True,
+    threshold: float | None = None,
+    scores: bool = False,
     **generation: Any,
-) -> list[list[str]]:
-    """Write keywords for many texts with a fine-tuned seq2seq model.
+) -> list[Any]:
+    """Find the keywords of many texts with a fine-tuned model that marks or writes them.
 
-    A keyword gets the text's spelling ('ubiquititi' becomes 'Ubiquiti'); one that isn't there is
-    dropped. Writing stops at the third repeat, or in a keyword of more than 16 tokens.
+    Of a model that writes, a keyword gets the text's spelling ('ubiquititi' becomes 'Ubiquiti');
+    one that isn't there is dropped. Writing stops at the third repeat, or in a keyword of more than
+    16 tokens. A model that marks reads a long text in windows, to its end.
 
     Args:
         texts: The texts; a blank one has no keywords.
         model: As for `load`, and so are `tokenizer` and `max_length`.
         tokenizer: Of a model in memory.
-        batch_size: Texts at once.
+        batch_size: Texts at once; None for what suits the hardware.
         max_length: Tokens of a text at most; None for what the model takes.
         present_only: False keeps what isn't in the text, and writes as a plain `generate` does.
+        threshold: Of a model that marks: lower finds more; see `words.read_marks`.
+        scores: Of a model that marks: whether each keyword comes with its probability.
         **generation: Passed to `generate`, or to CTranslate2's `translate_batch`.
 
     Returns:
-        A list of keywords per text.
+        A list of keywords per text, or of pairs of a keyword and its score.
 
     Raises:
-        ValueError: A text is no string, or the model doesn't write.
+        ValueError: A text is no string, or the model can't do what is asked of it.
         FileNotFoundError: There is no such model.
     """
     texts = strings(texts)
-    loaded = load(model, tokenizer, max_length=max_length).of_kind("writer")
+    loaded = load(model, tokenizer, max_length=max_length).of_kind("marker", "writer")
+    if loaded.kind == "marker":
+        if generation:
+            raise ValueError(f"This model marks, and has no use for {', '.join(generation)}.")
+        found = loaded.predict(texts, batch_size, threshold)
+        return found if scores else [[keyword for keyword, _ in each] for each in found]
+    if scores or threshold is not None:
+        raise ValueError("This model writes: only one that marks has scores and a threshold.")
     lines = loaded.predict(texts, batch_size, stop=present_only, **generation)
     return [
         spelt(split_keywords(line), text, present_only)
@@ -247,7 +259,7 @@ def _texts(column: pd.Series, before: int) -> list[str]:
 
 def _answers(texts: list[str], loaded: Model, taken: Iterable[str], **options: Any) -> pa.Table:
     """Return the columns that a model adds, each under a name that is free."""
-    if loaded.kind == "writer":
+    if loaded.kind != "classifier":
         found = zip(texts, extract_keywords(texts, loaded, **options), strict=True)
         joined = [join_keywords(each) if text.strip() else None for text, each in found]
         columns: list[Any] = [("keywords", pa.array(joined, pa.string()))]

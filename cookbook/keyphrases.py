@@ -7,7 +7,6 @@ As in KPEval (https://github.com/uclanlp/KPEval, exact matching), which follows 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,8 +64,8 @@ def keyphrase_matches(
                 f"The keywords of text {row} are one string, not a list: split them first, for "
                 "instance with cookbook.words.split_keywords."
             )
-        source = _stems(text)
-        sides = [list(dict.fromkeys(filter(None, map(_stems, phrases)))) for phrases in lists]
+        source = words.stems(text)
+        sides = [list(dict.fromkeys(filter(None, map(words.stems, phrases)))) for phrases in lists]
         there = {p: bool(words.positions(p, source)) for side in sides for p in side}
         figures = {("all", "exact_match"): float(set(sides[0]) == set(sides[1]))}
         for kind, wanted in (("all", (True, False)), ("present", (True,)), ("absent", (False,))):
@@ -239,15 +238,3 @@ def f1_of(precision: float, recall: float) -> float:
         0.6666666666666666
     """
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-@lru_cache(10_000)
-def _stems(text: str) -> Stems:
-    return tuple(map(_stemmer(), words.pieces(text)))
-
-
-@cache
-def _stemmer() -> Any:
-    from nltk.stem.porter import PorterStemmer  # a second to import, so not before it is needed
-
-    return cache(PorterStemmer().stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -13,6 +14,7 @@ import numpy as np
 from scipy.special import expit, softmax
 from tqdm.auto import tqdm
 
+from cookbook import words
 from cookbook.runtimes import EXPORTED, Torch, read_json, read_network, read_tokenizer
 from cookbook.tables import strings
 
@@ -23,13 +25,14 @@ if TYPE_CHECKING:
 
 
 def kind_of(config: Mapping[str, Any]) -> str:
-    """Decide from a model's configuration whether it classifies texts or writes.
+    """Decide from a model's configuration whether it classifies texts, marks words, or writes.
 
     Args:
         config: The content of `config.json`.
 
     Returns:
-        `"classifier"` or `"writer"` (an encoder-decoder that generates).
+        `"classifier"`, `"marker"` (of keywords, with labels such as O, B and I) or `"writer"` (an
+        encoder-decoder that generates).
 
     Raises:
         ValueError: It does neither: it has no head, is a regression, or lacks labels.
@@ -44,12 +47,17 @@ def kind_of(config: Mapping[str, Any]) -> str:
             raise ValueError("The model is a regression: it has no labels to choose from.")
         label_names(config)
         return "classifier"
+    if any(name.endswith("ForTokenClassification") for name in names):
+        if {name[:1] for name in label_names(config)} - set("BI") != {"O"}:
+            raise ValueError(f"A model that marks has labels O, B… and I…: {label_names(config)}.")
+        return "marker"
     writes = ("ForConditionalGeneration", "MarianMTModel", "EncoderDecoderModel")
     if config.get("is_encoder_decoder") and any(name.endswith(writes) for name in names):
         return "writer"
     raise ValueError(
-        f"The model (architecture: {names[0]}) has no head that classifies texts or writes. "
-        "Fine-tune it first, as …ForSequenceClassification or …ForConditionalGeneration."
+        f"The model (architecture: {names[0]}) has no head that classifies texts, marks words "
+        "or writes. Fine-tune it first, as …ForSequenceClassification, …ForTokenClassification or "
+        "…ForConditionalGeneration."
     )
 
 
@@ -76,7 +84,7 @@ class Model:
     """A loaded model, which answers many texts; what `load` returns.
 
     Attributes:
-        kind: `"classifier"` or `"writer"`.
+        kind: `"classifier"`, `"marker"` or `"writer"`.
         config: Its configuration.
         runtime: What it runs on.
     """
@@ -95,42 +103,90 @@ class Model:
         """A hash of all that shapes the answers: weights, labels, tokenizer, length."""
         return digest(self.runtime.state())
 
-    def of_kind(self, kind: str) -> Model:
-        """Return the model, or refuse one of the other kind."""
-        if self.kind != kind:
+    def of_kind(self, *kinds: str) -> Model:
+        """Return the model, or refuse one of another kind."""
+        if self.kind not in kinds:
             uses = {"classifier": "classifies: use classify", "writer": "writes: extract_keywords"}
-            raise ValueError(f"Wanted is a {kind}; this model {uses[self.kind]}.")
+            uses["marker"] = "marks words: extract_keywords"
+            raise ValueError(f"Wanted is a {' or '.join(kinds)}; this model {uses[self.kind]}.")
         return self
 
-    def predict(self, texts: Iterable[str], batch_size: int | None = None, **options: Any) -> Any:
+    def predict(
+        self,
+        texts: Iterable[str],
+        batch_size: int | None = None,
+        threshold: float | None = None,
+        **options: Any,
+    ) -> Any:
         """Answer texts, in batches of one length, in the order they came.
 
         Args:
             texts: The texts.
             batch_size: Texts at once; None for what suits the hardware.
+            threshold: Of a marker, as for `words.read_marks`; None for its configuration's
+                `keyword_threshold`, or 0.5.
             **options: Of a writer: what `generate` or `translate_batch` takes.
 
         Returns:
-            Probabilities (texts, labels), nan for a blank text; of a writer the lines, '' there.
+            Probabilities (texts, labels), nan for a blank text; of a marker pairs of a keyword and
+            its score, a list per text; of a writer the lines, '' for a blank one.
         """
         texts = strings(texts)
         asked = [place for place, text in enumerate(texts) if text.strip()]
         rows = self.runtime.encode([texts[place] for place in asked]) if asked else []
-        order = sorted((i for i, row in enumerate(rows) if len(row)), key=lambda i: len(rows[i]))
-        size = batch_size or self.runtime.size
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        batches: list[list[int]] = []
+        for i in sorted((i for i, row in enumerate(rows) if len(row)), key=lambda i: len(rows[i])):
+            size = batch_size or min(self.runtime.size, self.runtime.tokens // len(rows[i]))
+            if not batches or len(batches[-1]) >= size:
+                batches.append([])
+            batches[-1].append(i)
         answers = self.runtime.answer(([rows[i] for i in batch] for batch in batches), **options)
-        found: Any = [""] * len(texts)
-        if self.kind == "classifier":
-            found = np.full((len(texts), len(self.names)), np.nan)
+        given: list[Any] = [None] * len(rows)
         bar = tqdm(batches, desc="Answer", leave=False, disable=len(batches) < 40)
         for batch, answer in zip(bar, answers, strict=True):
             for i, each in zip(batch, answer, strict=True):
-                found[asked[i]] = each
+                given[i] = each
+        if self.kind == "marker":
+            return self._keywords(texts, asked, rows, given, threshold)
+        found: Any = [""] * len(texts)
+        if self.kind == "classifier":
+            found = np.full((len(texts), len(self.names)), np.nan)
+        for place, answer in zip(asked, given, strict=True):
+            if answer is not None:
+                found[place] = answer
         if self.kind == "writer":
             return found
         one_each = self.config.get("problem_type") == "multi_label_classification"
         return expit(found) if one_each or len(self.names) == 1 else softmax(found, axis=-1)
+
+    def _keywords(
+        self, texts: list[str], asked: list[int], rows: Any, given: Any, threshold: float | None
+    ) -> list[list[tuple[str, float]]]:
+        """Read keywords off the logits of each text's windows."""
+        threshold = threshold or float(self.config.get("keyword_threshold") or 0.5)
+        begins = np.array([[name[0] == mark for mark in "BI"] for name in label_names(self.config)])
+        windows: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+        for row, logits in zip(rows, given, strict=True):
+            marks = softmax(logits[: len(row)], axis=-1) @ begins
+            windows[asked[row[0, 4]]].append((row[:, 2:4], marks))
+        found: list[list[tuple[str, float]]] = [[] for _ in texts]
+        for place, parts in windows.items():
+            found[place] = words.read_marks(texts[place], *_joined(parts), threshold)
+        return found
+
+
+def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Join the windows of a text: of each token the marks where it is farthest from an edge."""
+    inner = []
+    for number, (places, _) in enumerate(parts):
+        n: np.ndarray = np.arange(len(places), dtype=float)
+        left, right = (n if number else np.inf), (n[::-1] if number < len(parts) - 1 else np.inf)
+        inner.append(np.minimum(left, right) * np.ones(len(places)))
+    tokens, marks = (np.concatenate(side) for side in zip(*parts, strict=True))
+    order = np.lexsort((-np.concatenate(inner), tokens[:, 1], tokens[:, 0]))
+    order = order[tokens[order, 0] < tokens[order, 1]]  # no special tokens
+    order = order[np.diff(tokens[order], axis=0, prepend=-1).any(axis=1)]
+    return tokens[order], marks[order]
 
 
 def load(
@@ -173,7 +229,7 @@ def load(
         kind = kind_of(config)
     if tokenizer is None:
         raise ValueError("Pass the tokenizer along with the model, or the model's folder alone.")
-    return Model(kind, config, Torch(kind == "writer", model, tokenizer, max_length))
+    return Model(kind, config, Torch(kind, model, tokenizer, max_length))
 
 
 @lru_cache(maxsize=4)
@@ -181,7 +237,8 @@ def _exported(folder: Path, max_length: int | None, changed: tuple[int, ...]) ->
     """Load an exported model; a second call for the same files costs nothing."""
     config = read_json(folder / "config.json")
     runtime = next(made for name, made in EXPORTED.items() if (folder / name).is_file())
-    return Model(kind_of(config), config, runtime(folder, config, max_length))
+    kind = kind_of(config)
+    return Model(kind, config, runtime(kind, folder, config, max_length))
 
 
 def digest(parts: Iterable[Any]) -> str:

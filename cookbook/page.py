@@ -51,7 +51,9 @@ def build(
         verb, samples = "Classify", "page_titles.txt"
         result: Any = gr.Label(label="Probability of each label", render=False)
     else:
-        heading, told = "Keywords of a text", "Reads a short text and writes its keywords."
+        heading = "Keywords of a text"
+        does = {"marker": "marks", "writer": "writes"}[loaded.kind]
+        told = f"Reads a text and {does} its keywords."
         verb, samples = "Find keywords", "page_posts.txt"
         result = gr.HTML(
             label="Keywords", show_label=True, container=True, min_height=140, render=False
@@ -124,7 +126,7 @@ def _answer(model: Any, text: str) -> Any:
     if not (text or "").strip():
         gr.Info("There is no text yet: type or paste one, or click an example.")
         return None
-    if model.kind == "writer":
+    if model.kind != "classifier":
         return _marked(text, *inference.extract_keywords([text], model))
     return dict(zip(model.names, model.predict([text])[0].tolist(), strict=True))
 

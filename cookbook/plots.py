@@ -195,10 +195,10 @@ def keyword_trends(table: pd.DataFrame) -> Figure:
     figure, axes = _figure(8, 4)
     periods = [column for column in table if isinstance(column, pd.Period)]
     days = [str(period.start_time.date()) for period in periods]
-    for _, row in table.iterrows():
+    for row in table.to_dict("records"):
         moves = row["low"] > 0 or row["high"] < 0
         color: dict[str, Any] = {} if moves else {"color": "0.8", "zorder": 0}
-        line = axes.plot(days, row[periods].astype(float), **color)[0]
+        line = axes.plot(days, [row[period] for period in periods], **color)[0]
         if moves:
             told = f"{row['keyword']} ({row['change']:+.1%})"
             axes.annotate(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cookbook import extra
+from cookbook.words import token_places
 
 # Neither torch nor transformers is imported up here: an exported model needs neither.
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_network(folder: Path, kind: str, dtype: str) -> PreTrainedModel:
     """Load a model of transformers whose weights are all there, onto the fastest device."""
     import torch
-    from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+    import transformers
 
     from cookbook.training import mixed_precision
 
@@ -36,7 +37,8 @@ def read_network(folder: Path, kind: str, dtype: str) -> PreTrainedModel:
         dtype = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}[mixed_precision()]
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ValueError(f"{dtype=} is none; 'float32', 'bfloat16', 'float16' and 'auto' are.")
-    auto = AutoModelForSeq2SeqLM if kind == "writer" else AutoModelForSequenceClassification
+    heads = {"writer": "Seq2SeqLM", "marker": "TokenClassification"}
+    auto = getattr(transformers, f"AutoModelFor{heads.get(kind, 'SequenceClassification')}")
     network, told = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     if missing := sorted(told["missing_keys"]):
         raise ValueError(
@@ -66,24 +68,25 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _padded(rows: list[np.ndarray], pad: int, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    batch: np.ndarray = np.zeros((3, len(rows), max(map(len, rows))), np.int64)
-    batch[0] = pad
-    last = config.get("summary_type") == "last"  # XLNet reads a text's last place
-    for number, row in enumerate(rows):
-        here = slice(-len(row), None) if last else slice(len(row))
-        batch[:2, number, here] = row.T
-        batch[2, number, here] = 1
-    ids, types, mask = batch
-    return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+    """Return a batch as arrays; one padding for all that take arrays."""
+    lengths = np.array([len(row) for row in rows])[:, None]
+    mask = np.arange(lengths.max()) < lengths
+    # XLNet reads a text's last place.
+    if config.get("summary_type") == "last" and rows[0].shape[1] == 2:
+        mask = mask[:, ::-1]
+    ids, types = np.full(mask.shape, pad, np.int64), np.zeros(mask.shape, np.int64)
+    ids[mask], types[mask] = np.concatenate(rows).T[:2]
+    return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask.astype(np.int64)}
 
 
 class Torch:
     """Runs a model of transformers."""
 
-    def __init__(self, writes: bool, network: Any, tokenizer: Any, max_length: int | None) -> None:
+    def __init__(self, kind: str, network: Any, tokenizer: Any, max_length: int | None) -> None:
         from cookbook.features import usable_length
 
-        self.writes, self.network, self.tokenizer = writes, network, tokenizer
+        self.kind, self.network, self.tokenizer = kind, network, tokenizer
+        self.writes = writes = kind == "writer"
         limits = (max_length, usable_length(tokenizer, network.config))
         self.limit = min(filter(None, limits), default=None)
         takes = inspect.signature(network.forward).parameters
@@ -91,13 +94,17 @@ class Torch:
         self.pad = tokenizer.pad_token_id
         if self.pad is None:
             raise ValueError("The tokenizer has no pad token: set tokenizer.pad_token, and save.")
-        self.size = 32 if writes else 16 if network.device.type == "cpu" else 128
+        # A CPU's cache holds few tokens; a GPU is filled by many, as many as fit into a T4.
+        on_cpu = network.device.type == "cpu"
+        self.size = 32 if on_cpu else 128 if writes else 512
+        self.tokens = 512 if on_cpu and not writes else 2**15
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        """Read texts: a row of ids and types a token, not padded."""
-        found = self.tokenizer(
-            texts, truncation=self.limit is not None, max_length=self.limit, verbose=False
-        )
+        """Read texts: a row of ids and types a token, not padded; of a marker see `_windows`."""
+        if self.kind == "marker":
+            return _windows(self.tokenizer.backend_tokenizer, texts, self.limit)
+        cut = {"truncation": self.limit is not None, "max_length": self.limit}
+        found = self.tokenizer(texts, **cut, return_attention_mask=False, verbose=False)
         ids = found["input_ids"]
         types = found.get("token_type_ids") or [[0] * len(row) for row in ids]
         return [np.array(row, np.int32).T for row in zip(ids, types, strict=True)]
@@ -106,10 +113,12 @@ class Torch:
         """Return a batch as the network takes it."""
         import torch
 
-        batch = _padded(rows, self.pad, self.network.config.to_dict())
-        return {
-            name: torch.from_numpy(batch[name]).to(self.network.device) for name in self.columns
-        }
+        batch, device = _padded(rows, self.pad, vars(self.network.config)), self.network.device
+        tensors = {name: torch.from_numpy(batch[name]) for name in self.columns}
+        if device.type == "cuda":  # a copy from pinned memory doesn't wait for what is computed
+            pinned = {name: each.pin_memory() for name, each in tensors.items()}
+            return {name: each.to(device, non_blocking=True) for name, each in pinned.items()}
+        return {name: each.to(device) for name, each in tensors.items()}
 
     def answer(
         self, batches: Iterable[list[np.ndarray]], stop: bool = False, **generation: Any
@@ -117,27 +126,32 @@ class Torch:
         """Answer each batch: logits, or the lines that were written."""
         import torch
 
-        network, config = self.network, self.network.config
+        network, config, cuda = self.network, self.network.config, torch.backends.cuda
         if stop:
             generation = {"stopping_criteria": [_repeats(self.tokenizer)], **generation}
 
         def run(batch: dict[str, Any]) -> Any:
             if not self.writes:
-                return network(**batch, **generation).logits.float().cpu().numpy()
+                return network(**batch, **generation).logits
             ids = network.generate(**batch, **{"use_cache": True, **generation})
             return self.tokenizer.batch_decode(ids, skip_special_tokens=True)
 
-        for rows in batches:
-            before = network.training, config.pad_token_id
+        ready = map(self.inputs, batches)
+        batch = next(ready, None)
+        while batch is not None:
+            before = network.training, config.pad_token_id, cuda.cudnn_sdp_enabled()
             network.eval()
             config.pad_token_id = self.pad
+            cuda.enable_cudnn_sdp(False)  # `training` says why
             try:
                 with torch.inference_mode():
-                    found = run(self.inputs(rows))
+                    found = run(batch)
             finally:
                 network.train(before[0])
                 config.pad_token_id = before[1]
-            yield found
+                cuda.enable_cudnn_sdp(before[2])
+            batch = next(ready, None)  # a GPU still computes while the next one is prepared
+            yield found if self.writes else found.float().cpu().numpy()
 
     def state(self) -> Iterator[Any]:
         """Return all that shapes the answers, as bytes or files."""
@@ -169,15 +183,36 @@ def _repeats(tokenizer: Any, longest: int = 16) -> Callable[..., Any]:
     return criterion
 
 
+def _windows(encoder: Any, texts: list[str], limit: int | None) -> list[np.ndarray]:
+    """Read texts whole, a long one in windows that have a quarter in common with the one before.
+
+    A row of five columns each: ids, types, where each token stands (two), and the text's number.
+    """
+    encoder.no_padding()
+    if limit:
+        encoder.enable_truncation(limit, stride=limit // 4)
+    rows = []
+    for number, whole in enumerate(encoder.encode_batch(texts)):
+        for part in [whole, *whole.overflowing]:
+            places = token_places(texts[number], part.offsets)
+            numbers = np.full(len(places), number)
+            rows.append(np.column_stack([part.ids, part.type_ids, places, numbers]))
+    return rows
+
+
 class Exported:
     """What the two runtimes without torch share: the folder and its tokenizer."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], max_length: int | None) -> None:
+    tokens = 2**15
+
+    def __init__(
+        self, kind: str, folder: Path, config: Mapping[str, Any], max_length: int | None
+    ) -> None:
         from tokenizers import Tokenizer
 
         if not (folder / "tokenizer.json").is_file():
             raise ValueError(f"The tokenizer is missing in {folder}: there is no tokenizer.json.")
-        self.folder, self.config = folder, config
+        self.kind, self.folder, self.config = kind, folder, config
         self.encoder = Tokenizer.from_file(str(folder / "tokenizer.json"))
         cut = self.encoder.truncation or {}
         self.limit = min(filter(None, (max_length, cut.get("max_length"))), default=None)
@@ -193,14 +228,14 @@ class Exported:
 
 
 class Onnx(Exported):
-    """Runs a classifier of `export_onnx`."""
-
-    size = 8
+    """Runs a classifier or marker of `export_onnx`."""
 
     def __init__(self, *arguments: Any) -> None:
         with extra("deploy"):
             import onnxruntime
         super().__init__(*arguments)
+        # One by one, a text has the same marks in int8 whatever stands beside it.
+        self.size = 1 if self.kind == "marker" else 8
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(
@@ -209,6 +244,8 @@ class Onnx(Exported):
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """Read texts as `Torch` does."""
+        if self.kind == "marker":
+            return _windows(self.encoder, texts, self.limit)
         rows = self.encoder.encode_batch(texts)
         return [np.array((row.ids, row.type_ids), np.int32).T for row in rows]
 
@@ -228,13 +265,12 @@ class Onnx(Exported):
 class CTranslate2(Exported):
     """Runs a writer of `export_ctranslate2`."""
 
-    size = 32
-
     def __init__(self, *arguments: Any) -> None:
         with extra("deploy"):
             import ctranslate2
         super().__init__(*arguments)
         device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
+        self.size = 128 if device == "cuda" else 32
         self.translator = ctranslate2.Translator(
             str(self.folder), device=device, intra_threads=_cores()
         )

@@ -8,9 +8,9 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -60,6 +60,7 @@ _NOISE = re.compile(
 _VERSION = re.compile(r"(?<=\S)\s+v?\d+(\.\d+|\.x)*(-?(alpha|beta|rc)\.?\d*)?$", re.IGNORECASE)
 # What tokenizers that lower-case put into 'C++', 'C#' and '.NET'.
 _APART = re.compile(r"\s+(?=#|\+\s*\+|\+$)|(?<=\+)\s+(?=\+)|(?<![\w.]\.)(?<=\.)\s+(?=[^\W\d_])")
+_DOTTED = re.compile(rf"{_RUN}(?:\.{_RUN})+")
 # A comma between two digits is part of a name, '2,4-D'.
 _BREAK = r"[;\n|，；、｜،؛]|(?<!\d),|,(?!\d)"
 _FIELD = re.compile(
@@ -211,16 +212,36 @@ def _bare(text: str) -> str:
     )
 
 
-def _found(keyword: str, text: str) -> list[tuple[int, int]]:
+def _found(keyword: str, text: str, inflected: bool = False) -> list[tuple[int, int]]:
     """Return where a keyword stands, in its own spelling alone where the text has it."""
     source, wanted = pieces(text), pieces(_APART.sub("", keyword.strip()))
     found = positions(wanted, source)
     # Who writes no accents may mean those of the text; who writes them means these.
     if not found and wanted == list(map(_bare, wanted)):
         found = positions(wanted, list(map(_bare, source)))
+    if not found and inflected:
+        found = positions(stems(keyword.strip()), stems(text))
     ends = [span for _, span in places(text)]
     there = [(ends[i][0], ends[i + len(wanted) - 1][1]) for i in found]
     return [span for span in there if text[slice(*span)] == keyword] or there
+
+
+@lru_cache(10_000)
+def stems(text: str) -> tuple[str, ...]:
+    """Return the `pieces` of a text without their endings (Porter's stemmer of NLTK).
+
+    Example:
+        >>> stems("Diffusion policies")
+        ('diffus', 'polici')
+    """
+    return tuple(map(_stemmer(), pieces(text)))
+
+
+@cache
+def _stemmer() -> Callable[[str], str]:
+    from nltk.stem.porter import PorterStemmer  # a second to import, so not before it is needed
+
+    return cache(PorterStemmer().stem)
 
 
 def restore_case(keyword: str, text: str) -> str | None:
@@ -299,12 +320,13 @@ def spelt(keywords: Iterable[str], text: str, present_only: bool = True) -> list
     return split_keywords(found)
 
 
-def spans(text: str, keywords: Iterable[str]) -> list[tuple[int, int]]:
+def spans(text: str, keywords: Iterable[str], inflected: bool = False) -> list[tuple[int, int]]:
     """Return where keywords stand in a text: every place, the longest first, none over another.
 
     Args:
         text: The text.
         keywords: Those to find, as `restore_case` finds them.
+        inflected: Whether one that stands nowhere may have another ending there.
 
     Returns:
         First character and the one after the last of each, in the order of the text.
@@ -313,7 +335,7 @@ def spans(text: str, keywords: Iterable[str]) -> list[tuple[int, int]]:
         >>> spans("C or C++", ["C", "C++", "Go"])
         [(0, 1), (5, 8)]
     """
-    found = {span for keyword in keywords for span in _found(keyword, text)}
+    found = {span for keyword in keywords for span in _found(keyword, text, inflected)}
     kept: list[tuple[int, int]] = []
     for start, stop in sorted(found, key=lambda span: (span[0] - span[1], span)):
         if all(stop <= begin or end <= start for begin, end in kept):
@@ -336,6 +358,18 @@ def mark(text: str, keywords: Iterable[str]) -> list[tuple[str, bool]]:
         cut += [(text[end:start], False), (text[start:stop], True)]
         end = stop
     return [piece for piece in [*cut, (text[end:], False)] if piece[0]]
+
+
+def token_places(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return where tokens stand, shape (tokens, 2), without the space that some begin with.
+
+    Example:
+        >>> token_places("to Go", [(0, 2), (2, 5)]).tolist()
+        [[0, 2], [3, 5]]
+    """
+    return np.array(
+        [(stop - len(text[start:stop].lstrip()), stop) for start, stop in offsets], np.int64
+    ).reshape(-1, 2)
 
 
 def read_marks(
@@ -366,8 +400,16 @@ def read_marks(
     sums = np.vstack([np.zeros((1, 2)), np.cumsum(marks, axis=0)])
     inside = ((sums[last] - sums[first]) / np.maximum(last - first, 1)[:, None]).sum(axis=1)
     begins = np.append(marks[:, 0] > marks[:, 1], False)[first]
+    for dotted in _DOTTED.finditer(text):  # '2.1.0' and 'Next.js' are inside or outside as a whole
+        parts = (ends[:, 0] >= dotted.start()) & (ends[:, 1] <= dotted.end())
+        inside[parts] = inside[parts].mean()
+        begins[np.flatnonzero(parts)[1:]] = False
+    # A dash between spaces is no part of a name, as a hyphen is.
+    dash = np.array(
+        [p == "-" and (text[a - 1 : a] + text[b : b + 1]).isspace() for p, (a, b) in there], bool
+    )
     runs: list[list[int]] = []
-    for i in np.flatnonzero((inside >= threshold) & (last > first)).tolist():
+    for i in np.flatnonzero((inside >= threshold) & (last > first) & ~dash).tolist():
         if runs and runs[-1][-1] == i - 1 and not begins[i]:
             runs[-1].append(i)
         else:
@@ -376,7 +418,7 @@ def read_marks(
     for run in runs:
         named = [i for i in run if any(map(str.isalnum, there[i][0]))]  # no bracket at its ends
         if named:
-            run = range(named[0], named[-1] + 1)
+            run = list(range(named[0], named[-1] + 1))
             keyword = " ".join(text[ends[run[0], 0] : ends[run[-1], 1]].split())
             known, best = found.get(fold(keyword), (keyword, 0.0))
             found[fold(keyword)] = known, max(best, float(inside[run].min()))

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data"
 NO_BROWSER = "there is no Chromium with its chromedriver"
-SLOW = {"trained", "keyword_model", "exported", "smollm", "browser", "runs"}  # fixtures
+SLOW = {"trained", "keyword_model", "marker", "exported", "smollm", "browser", "runs"}  # fixtures
 INSTALL_BROWSER = "apt-get install chromium chromium-driver"
 
 
@@ -164,6 +164,24 @@ def keyword_model(short_posts, built):
 
 
 @pytest.fixture(scope="session")
+def marker(short_posts, built):
+    """The folder of a MiniLM that has learnt to mark the keywords of 24 short posts by heart."""
+    from datasets import Dataset, DatasetDict
+
+    from tests import small
+
+    def make(folder):
+        splits = DatasetDict(train=Dataset.from_pandas(short_posts))
+        settings = {"batch_size": 8, "num_train_epochs": 25, "learning_rate": 5e-4}
+        with tempfile.TemporaryDirectory() as checkpoints:
+            trainer = small.marker(splits, checkpoints, **settings, **small.UNSCORED)
+            trainer.train()
+        trainer.save_model(folder)
+
+    return built("marker", make)
+
+
+@pytest.fixture(scope="session")
 def exported(trained, keyword_model, built):
     """The fixtures' models, exported: exact and int8."""
 
@@ -176,6 +194,17 @@ def exported(trained, keyword_model, built):
 
     folder = built("exported", make)
     return SimpleNamespace(**{name: folder / name for name in ("exact", "int8", "keywords")})
+
+
+@pytest.fixture
+def numbers_for_names():
+    """Label names may be numbers; some versions of transformers refuse a model that has such."""
+    from transformers import BertConfig
+
+    try:
+        BertConfig(id2label={0: 1, 1: 2})
+    except Exception as error:
+        pytest.skip(f"transformers itself refuses label names that are numbers: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,10 @@ import pandas as pd
 from datasets import Dataset, DatasetDict
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     DataCollatorForSeq2Seq,
+    DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     Seq2SeqTrainer,
     Trainer,
@@ -63,6 +65,22 @@ def writer(splits, folder, seed=0, **settings):
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
         compute_metrics=metrics.compute_keyphrase_metrics(tokenizer),
+    )
+
+
+def marker(splits, folder, seed=0, **settings):
+    """A Trainer of MiniLM, its embeddings frozen, that marks keywords."""
+    tokenizer = AutoTokenizer.from_pretrained(offline.minilm())
+    rows = features.tokenize_marker(splits, tokenizer)
+    set_seed(seed)
+    model = AutoModelForTokenClassification.from_pretrained(offline.minilm(), **features.MARKS)
+    model.base_model.embeddings.requires_grad_(False)
+    return Trainer(
+        model=model,
+        args=training.training_arguments(folder, seed=seed, disable_tqdm=True, **settings),
+        train_dataset=rows["train"],
+        processing_class=tokenizer,
+        data_collator=DataCollatorForTokenClassification(tokenizer),
     )
 
 

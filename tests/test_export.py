@@ -158,7 +158,7 @@ def test_exported_keywords_are_those_of_the_model_and_need_no_torch(
     assert inference.kind_of(config) == "writer"
 
 
-@pytest.mark.parametrize("missing", ["decoder_start_token_id", "eos_token_id", "bos_token_id"])
+@pytest.mark.parametrize("missing", ["decoder_start_token_id", "eos_token_id", "pad_token_id"])
 def test_token_ids_may_stand_in_either_configuration(missing, tokenizer, tmp_path):
     model = small("BartForConditionalGeneration", tokenizer, **BART)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
@@ -170,6 +170,15 @@ def test_token_ids_may_stand_in_either_configuration(missing, tokenizer, tmp_pat
     setattr(model.generation_config, missing, None)
     with pytest.raises(ValueError, match=f"has {missing}"):
         export.export_ctranslate2(model, tmp_path / "refused", tokenizer)
+
+
+def test_a_beginning_that_is_known_nowhere_is_where_decoding_starts(tokenizer, tmp_path):
+    """As a Trainer of transformers 5.16 leaves it where the tokenizer has none."""
+    model = small("BartForConditionalGeneration", tokenizer, **BART)
+    whole = export.export_ctranslate2(model, tmp_path / "whole", tokenizer)
+    model.config.bos_token_id = model.generation_config.bos_token_id = None
+    found = export.export_ctranslate2(model, tmp_path / "found", tokenizer)
+    assert (found / "config.json").read_text() == (whole / "config.json").read_text()
 
 
 def test_what_can_not_be_exported_is_said(exported, tokenizer, tmp_path):

@@ -409,7 +409,7 @@ def test_scores_without_a_list_of_labels_are_this_model_s(saved):
     assert "| test split | 0.500 |" in card.text
 
 
-def test_labels_that_are_numbers_are_named(saved, tmp_path):
+def test_labels_that_are_numbers_are_named(saved, tmp_path, numbers_for_names):
     model = shutil.copytree(saved / "model", tmp_path / "stars")
     config = json.loads((model / "config.json").read_text())
     config |= {"id2label": {"0": 1, "1": 2}, "label2id": {"1": 0, "2": 1}}

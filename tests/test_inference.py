@@ -219,7 +219,7 @@ def test_a_writer_does_not_classify_nor_a_classifier_write(exported, bert):
     with pytest.raises(ValueError, match="Wanted is a classifier; this model writes"):
         inference.classify(TEXTS, exported.keywords)
     for classifier in (exported.int8, bert):
-        with pytest.raises(ValueError, match="Wanted is a writer; this model classifies"):
+        with pytest.raises(ValueError, match="Wanted is a marker or writer; this model classifies"):
             inference.extract_keywords(TEXTS, classifier)
     with pytest.raises(ValueError, match="dtype='halved' is none"):
         inference.classify(["A"], bert, dtype="halved")
@@ -264,6 +264,42 @@ def test_what_else_is_asked_does_not_change_an_answer(case, tmp_path):
     assert np.allclose(together, plain, atol=1e-4)
 
 
+def test_large_batches_hold_every_text_once_and_not_too_many_tokens(bert):
+    texts = [*TEXTS * 200, *[" ".join(WORDS * (10 + i % 30)) for i in range(100)]]
+    loaded = inference.load(bert)
+    expected = inference.classify(texts, loaded)["good"]
+    loaded.runtime.size, loaded.runtime.tokens = 512, 2**15  # as on a GPU
+    masks = []
+    loaded.runtime.network.register_forward_pre_hook(
+        lambda _, __, batch: masks.append(batch["attention_mask"]), with_kwargs=True
+    )
+    found = inference.classify(texts, loaded)["good"]
+    assert np.allclose(found, expected, atol=1e-4)
+    assert sum(map(len, masks)) == len(texts)
+    assert max(map(len, masks)) == 512
+    assert max(mask.numel() for mask in masks) <= 2**15
+    lengths = [length for mask in masks for length in mask.sum(dim=1).tolist()]
+    assert lengths == sorted(map(len, loaded.runtime.encode(texts)))
+    # Who asks for a size gets it, however long the texts are.
+    masks.clear()
+    inference.classify(texts[-100:], loaded, batch_size=100)
+    assert [len(mask) for mask in masks] == [100]
+
+
+def test_cudnn_s_attention_is_off_while_a_model_answers_and_no_longer(bert):
+    loaded, seen = inference.load(bert), []
+    loaded.runtime.network.register_forward_pre_hook(
+        lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+    )
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    for enabled in (False, True):
+        torch.backends.cuda.enable_cudnn_sdp(enabled)
+        inference.classify(TEXTS, loaded)
+        assert torch.backends.cuda.cudnn_sdp_enabled() == enabled
+    torch.backends.cuda.enable_cudnn_sdp(before)
+    assert seen == [False, False]
+
+
 def test_a_tokenizer_without_a_pad_token_is_refused(tmp_path):
     tokenizer = word_tokenizer(template=None, pad_token=None)
     settings = {"n_embd": 32, "n_layer": 1, "n_head": 2, "pad_token_id": None, **NAMES}
@@ -281,12 +317,15 @@ def test_a_text_is_cut_to_the_places_that_there_are(tmp_path):
     assert np.allclose(found, inference.classify(texts, folder, max_length=900)["good"], atol=1e-5)
 
 
-def test_label_names_may_be_numbers_or_called_like_a_column(bert):
-    texts = {"text": TEXTS, "row": [1, 2, 3]}
+def test_label_names_may_be_numbers(bert, numbers_for_names):
     edited(bert, "config.json", id2label={"0": 1, "1": 2}, label2id={"1": 0, "2": 1})
     found = inference.classify(TEXTS, bert)
     assert set(found["label"]) <= {"1", "2"}
     assert list(found.columns) == ["text", "label", "score", "1", "2"]
+
+
+def test_label_names_may_be_called_like_a_column(bert):
+    texts = {"text": TEXTS, "row": [1, 2, 3]}
     edited(bert, "config.json", id2label={"0": "score", "1": "text"})
     found = inference.classify(TEXTS, bert)
     assert list(found.columns)[3:] == ["score_predicted", "text_predicted"]
