@@ -86,8 +86,8 @@ def training_arguments(
     """Return plain `TrainingArguments` with defaults for a small model on small hardware.
 
     Mixed precision as the hardware has it, batches of like length, the best of each epoch's
-    checkpoints loaded at the end. `trainer.predict` answers in another order than the rows': use
-    `cookbook.inference.classify`.
+    checkpoints loaded at the end. cuDNN's attention is switched off, for the whole process.
+    `trainer.predict` answers in another order than the rows': use `cookbook.inference.classify`.
 
     Args:
         output_dir: Folder for checkpoints.
@@ -232,6 +232,7 @@ def last_checkpoint(trainer: Trainer) -> str | None:
         # The Trainer writes trainer_state.json last, so a checkpoint that has it is whole.
         with suppress(OSError, ValueError):
             json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+            print(f"Going on from {checkpoint}")  # noqa: T201
             return str(checkpoint)
     return None
 
@@ -264,6 +265,13 @@ def _defaults(batch_size: int, per_device_batch_size: int | None, metric: str) -
             f"{devices} device{'s' * (devices > 1)}"
         )
     precision = mixed_precision()
+    # In half precision torch prefers cuDNN's attention on compute capability 9.0 and 10.0 (H100,
+    # H200, B200; check_prefer_cudnn_attention in its sdp_utils.cpp), never on a T4 or an A100. A
+    # plan for every new shape took a B200 0.44 s forward and 0.55 s backward
+    # (https://github.com/modelscope/FunASR/issues/3704). That would explain why an H200 took 6.9 s
+    # in bf16, 1.9 s in fp32, for 88 steps of MiniLM: five lengths (8, 16, … 40), a second each.
+    # So torch is left FlashAttention and the like, as elsewhere; not yet measured on such a card.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     return {
         "per_device_train_batch_size": per_device,

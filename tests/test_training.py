@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import shutil
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -19,13 +20,16 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
     T5Config,
     Trainer,
     set_seed,
 )
 
-from cookbook import training
+from cookbook import data, features, training
 from tests import small
+from tests.small import SHIPPED
 
 SMALL = Path(__file__).with_name("small.py")
 
@@ -201,6 +205,70 @@ def test_arguments_carry_the_precision(monkeypatch, tmp_path):
         monkeypatch.setattr(training, "mixed_precision", lambda: precision)  # noqa: B023
         args = training.training_arguments(tmp_path)
         assert (args.fp16, args.bf16) == (precision == "fp16", precision == "bf16")
+
+
+@pytest.mark.parametrize("arguments", [training.training_arguments, training.seq2seq_arguments])
+def test_no_attention_is_left_that_plans_anew_for_every_shape(arguments, tmp_path):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    arguments(tmp_path)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_padded_to_multiples_as_on_a_gpu_a_run_has_few_shapes(tokenizer):
+    posts = data.load_splits(SHIPPED / "tech_keywords.csv", label=None, keywords="keywords")
+    posts = DatasetDict(train=posts["train"].select(range(800)))
+    rows = features.tokenize_seq2seq(posts, tokenizer)["train"]
+    rows = rows.select_columns(["input_ids", "attention_mask", "labels"])
+
+    def shapes(collate, columns):
+        batches = [collate([rows[i + j] for j in range(4)]) for i in range(0, len(rows), 4)]
+        return {tuple(batch[column].shape for column in columns) for batch in batches}
+
+    texts, both = ["input_ids"], ["input_ids", "labels"]
+    eights = shapes(DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8), both)
+    assert all(shape[1] % 8 == 0 for pair in eights for shape in pair)
+    assert len(eights) < len(shapes(DataCollatorForSeq2Seq(tokenizer), both)) / 3
+    rows = rows.remove_columns("labels")
+    assert len(shapes(DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8), texts)) <= 15
+
+
+def benchmark(*options):
+    """Run the benchmark of a GPU on a CPU; return what it says line by line."""
+    script = Path(__file__).parent / "benchmarks" / "bench_gpu.py"
+    run = subprocess.run(
+        [sys.executable, script, *options],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    return run.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_gpu_runs_tiny_on_a_cpu():
+    lines = benchmark("--tiny")
+    assert [line.split()[0] for line in lines[:5]] == [
+        *("model", "device", "precision", "versions", "date")
+    ]
+    figures = {name: float(value) for name, value in (line.split(": ") for line in lines[5:])}
+    for model in ("minilm", "albert", "deberta", "bart_base", "bart_large"):
+        answering = "keywords" if "bart" in model else "classify"
+        for way in ("loop", "fp32", "bf16", "fp16"):
+            assert figures[f"gpu_{answering}_{model}_{way}_per_second"] > 0
+        for precision in ("fp32", "bf16", "bf16_cudnn"):
+            assert figures[f"gpu_train_{model}_{precision}_per_second"] > 0
+            assert figures[f"gpu_train_{model}_{precision}_losses_finite"] == 1
+    long = "gpu_train_bart_large_long{}_bf16_estimate_gigabytes"
+    assert 0 < figures[long.format("_checkpointed")] < figures[long.format("")]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_gpu_stops_when_its_time_is_over():
+    *lines, last = benchmark("--tiny", "--minutes", "0.05")
+    assert lines[0] == "model      random weights"
+    assert last.startswith("stopped after 0.05 minutes")
+    assert benchmark() == []  # without a GPU there is nothing to measure
 
 
 def test_arguments_keep_the_effective_batch_and_take_any_setting(tmp_path):

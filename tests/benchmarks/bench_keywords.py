@@ -62,7 +62,8 @@ def article(texts, model, tokenizer):
     lines = []
     for text in texts:
         batch = tokenizer(text, return_tensors="pt", truncation=True, return_token_type_ids=False)
-        lines.append(tokenizer.decode(model.generate(**batch)[0], skip_special_tokens=True))
+        ids = model.generate(**batch.to(model.device))[0]
+        lines.append(tokenizer.decode(ids, skip_special_tokens=True))
     return [data.split_keywords(line) for line in lines]
 
 
