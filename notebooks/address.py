@@ -33,11 +33,17 @@ def badge(notebook: Path) -> str:
 
 
 def install(extras: str = "") -> str:
-    """Return the code of the install cell, with extras such as '[compare,deploy]'."""
+    """Return the code of the install cell, with extras such as '[compare,deploy]'.
+
+    What is installed already, pip is told to keep: else it takes the newest of what is missing,
+    and for that replaces what other packages need as it is.
+    """
+    before = "installed_before.txt"
     return (
         "from importlib.util import find_spec\n\n"
         'if find_spec("cookbook") is None:\n'
-        f'    %pip install -q "small-model-cookbook{extras} @ git+{repository()}"'
+        f"    %pip list --format=freeze > {before}\n"
+        f'    %pip install -q -c {before} "small-model-cookbook{extras} @ git+{repository()}"'
     )
 
 
