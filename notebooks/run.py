@@ -31,12 +31,12 @@ DEMO: dict[str, dict[str, Any]] = {
         "base_model": "minilm",
         "learning_rate": 1.5e-4,
         "frozen_layers": 2,
-        "seeds": [0, 1],  # two of the three, so that it takes minutes
+        "seeds": [0],  # one of the three, so that it takes minutes
         "output_dir": "out/clickbait",
     },
     "keywords/2_fine_tune_bart": {
         "base_model": "minilm",
-        "epochs": 1.18,  # as far as five minutes go
+        "epochs": 0.9,  # as far as three minutes go
         "learning_rate": 6e-4,
         "batch_size": 4,  # many small steps: there isn't time for many large ones
         "per_device_batch_size": 4,
@@ -44,6 +44,13 @@ DEMO: dict[str, dict[str, Any]] = {
         "evaluate_writing": False,
         "frozen_layers": 3,
         "output_dir": "out/keywords",
+    },
+    "keywords/3_mark_keywords": {
+        "base_model": "minilm",
+        "epochs": 1,
+        "learning_rate": 4e-4,
+        "frozen_layers": 1,
+        "output_dir": "out/keywords_marked",
     },
 }
 # The notebooks that ask a language model: small numbers, for the smallest of models on one thread.
@@ -93,7 +100,7 @@ COMPARED: dict[str, dict[str, Any]] = {
         "curve_seeds": [0, 1],
         "output_dir": "out/clickbait_compared",
     },
-    "keywords/3_compare_and_deploy": {
+    "keywords/4_compare_and_deploy": {
         "base_model": "minilm",
         "encoder": "minilm",
         "llm": "smollm2",
@@ -102,25 +109,31 @@ COMPARED: dict[str, dict[str, Any]] = {
     },
 }
 # What the committed outputs are made with beyond that.
-REFRESH: dict[str, dict[str, Any]] = {"clickbait/2_fine_tune_albert": {"seeds": [0, 1, 2]}}
+REFRESH: dict[str, dict[str, Any]] = {
+    "clickbait/2_fine_tune_albert": {"seeds": [0, 1, 2]},
+    "keywords/2_fine_tune_bart": {"epochs": 1.18},
+    "keywords/3_mark_keywords": {"epochs": 3.5},
+}
 
 # Pictures for the README, taken from the figures of a refreshed run.
 PICTURES = {
     "clickbait/2_fine_tune_albert": {"challenge.png": "clickbait_challenge.png"},
     "clickbait/3_compare_and_deploy": {"learning_curve.png": "learning_curve.png"},
     "keywords/2_fine_tune_bart": {"top_keywords.png": "top_keywords.png"},
+    "keywords/3_mark_keywords": {"trends.png": "keyword_trends.png"},
 }
 
 
-def execute(name: str, **parameters: Any) -> Path:
+def execute(name: str, where: Path = ROOT, /, **parameters: Any) -> Path:
     """Run one notebook; return the executed copy, which lies in its `output_dir` beside the HTML.
 
     Args:
         name: Path below notebooks/, without the ending, such as `clickbait/2_fine_tune_albert`.
+        where: Folder to run it in, from which its paths count.
         **parameters: Replace those above and those of the notebook's `parameters` cell.
     """
     settings = {**{**DEMO, **SMALL_LLM, **FROM_HUB, **GUIDE, **COMPARED}[name], **parameters}
-    folder = ROOT / settings["output_dir"]
+    folder = where / settings["output_dir"]
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / f"{Path(name).name}.ipynb"
     papermill.execute_notebook(
@@ -128,7 +141,7 @@ def execute(name: str, **parameters: Any) -> Path:
         executed,
         parameters=settings,
         kernel_name="python3",
-        cwd=ROOT,
+        cwd=where,
         progress_bar=sys.stderr.isatty(),
         extra_arguments=["--IPKernelApp.log_level=40"],  # a warning on a machine of one's own
     )
@@ -140,14 +153,11 @@ def execute(name: str, **parameters: Any) -> Path:
 def refresh(name: str, executed: Path) -> None:
     """Put the outputs of an executed copy into the notebook, its parameters left as they were.
 
-    Pictures that the README shows are taken along.
+    The seconds that it took go into its metadata, the pictures that the README shows beside it.
     """
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    cells = [
-        cell
-        for cell in nbformat.read(executed, as_version=4).cells
-        if "injected-parameters" not in cell.metadata.get("tags", [])
-    ]
+    run = nbformat.read(executed, as_version=4)
+    cells = [c for c in run.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     count = 0
     for cell, done in zip(notebook.cells, cells, strict=True):
         if cell.cell_type == "code":
@@ -160,6 +170,9 @@ def refresh(name: str, executed: Path) -> None:
                 if output.output_type == "execute_result":
                     output.execution_count = count
     notebook.metadata.pop("widgets", None)
+    took = run.metadata.papermill
+    about = {"seconds": round(took.duration), "date": took.start_time[:10]}
+    notebook.metadata["cookbook"] = {**about, "cores": os.cpu_count()}
     nbformat.write(notebook, ROOT / "notebooks" / f"{name}.ipynb")
     folder = ROOT / "notebooks" / "pictures"
     folder.mkdir(exist_ok=True)
@@ -253,6 +266,7 @@ def main() -> None:
     parser.add_argument("task", choices=["demo", "refresh"])
     parser.add_argument("only", nargs="?", default="", help="run those whose path contains this")
     parser.add_argument("--real-headlines", help="CSV or address to measure on instead")
+    parser.add_argument("--real-posts", help="the same, of posts with keywords")
     arguments = parser.parse_args()
     again = arguments.task == "refresh"
     every = {**SMALL_LLM, **DEMO, **FROM_HUB, **GUIDE, **COMPARED} if again else DEMO
@@ -263,6 +277,8 @@ def main() -> None:
         extra = dict(REFRESH.get(name, {})) if again else {}
         if arguments.real_headlines and name[:12] in ("clickbait/2_", "clickbait/3_"):
             extra["real_headlines"] = arguments.real_headlines
+        if arguments.real_posts and name == "keywords/3_mark_keywords":
+            extra["real_posts"] = arguments.real_posts
         if name in SMALL_LLM:  # what an earlier run wrote would be gone on from
             shutil.rmtree(ROOT / SMALL_LLM[name]["output_dir"], ignore_errors=True)
         sys.stdout.write(f"{name} …\n")

@@ -1,17 +1,23 @@
 """Every notebook runs end to end, agrees with the repository's address and is fit to be read.
 
-They run with parameters as small as what is asserted allows, the longest first.
+They run in empty folders, as in Colab, with parameters as small as what is asserted allows, the
+longest first.
 """
 
 import ast
 import importlib.util
 import inspect
+import json
 import math
 import re
+import signal
+import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 from transformers import AlbertConfig, AlbertModel, TrainerCallback, TrainerState, pipeline
 
@@ -41,6 +47,52 @@ def outputs(path):
     return "".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in found)
 
 
+@pytest.fixture
+def begin(tmp_path, monkeypatch):
+    """`begin(name, last)`: what stands after the cells up to the one with `last`, run here."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, last, **parameters):
+        found = {}
+        for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells:
+            tags = cell.metadata.get("tags", [])
+            if cell.cell_type == "code" and "install" not in tags:
+                exec(cell.source, found)
+                found |= parameters if "parameters" in tags else {}
+                if last in cell.source:
+                    return found
+        raise ValueError(last)
+
+    with pd.option_context("display.max_colwidth", None, "display.float_format", None):
+        yield run
+
+
+def kill(name, folder, **parameters):
+    """Run a notebook in a process of its own; kill it and its kernel at the first checkpoint."""
+    settings = json.dumps(runner.DEMO[name] | parameters)  # JSON is YAML too
+    notebook, copy = ROOT / "notebooks" / f"{name}.ipynb", folder / "killed.ipynb"
+    command = [sys.executable, "-m", "papermill", notebook, copy, "--cwd", folder, "-y", settings]
+    checkpoints = folder / runner.DEMO[name]["output_dir"] / "checkpoints"
+    with (folder / "log.txt").open("w") as log:
+        run = psutil.Popen(command, stdout=log, stderr=log)
+    deadline = time.monotonic() + 600  # for a hang: it takes seconds
+    try:
+        while not list(checkpoints.glob("**/trainer_state.json")):
+            assert run.poll() is None, (folder / "log.txt").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        for process in (*run.children(recursive=True), run) if run.is_running() else ():
+            process.kill()
+    assert run.wait() == -signal.SIGKILL
+    assert not (checkpoints.parent / "model").exists()
+
+
+def gone_on_from(executed):
+    """The step of the checkpoint from which a run went on."""
+    return int(re.findall(r"Going on from .*-(\d+)", outputs(executed))[0])
+
+
 def challenge_passed(answer):
     """The share of the challenge titles that get their label."""
     rows = tables.read(ROOT / "data" / "clickbait_challenge.csv")
@@ -65,6 +117,7 @@ def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles,
     real.to_csv(tmp_path / "real.csv", index=False)
     executed = runner.execute(
         "clickbait/3_compare_and_deploy",
+        tmp_path,
         model=str(trained.folder),
         real_headlines=str(tmp_path / "real.csv"),
         host=smollm.url,
@@ -77,7 +130,6 @@ def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles,
         repeats=1,
         timed_titles=40,
         file_sizes=[100, 200],
-        output_dir=str(tmp_path / "out"),
     )
     folder = executed.parent
     results = metrics.load_metrics(folder)
@@ -103,15 +155,16 @@ def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles,
 @pytest.mark.slow
 def test_the_keyword_model_is_compared_exported_and_priced_without_an_llm(keyword_model, tmp_path):
     executed = runner.execute(
-        "keywords/3_compare_and_deploy",
+        "keywords/4_compare_and_deploy",
+        tmp_path,
         model=str(keyword_model),
         n_test=20,
         n_file=40,
         repeats=1,
         host=NOWHERE,
-        output_dir=str(tmp_path),
     )
-    results = metrics.load_metrics(tmp_path)
+    folder = executed.parent
+    results = metrics.load_metrics(folder)
     ways = {"NLTK words", "spaCy", "YAKE", "KeyBERT", "BART", "BART, int8"}
     assert ways <= set(results["summary"])
     f1 = results["challenge"]["BART"]["f1@M"]
@@ -119,9 +172,9 @@ def test_the_keyword_model_is_compared_exported_and_priced_without_an_llm(keywor
     text = outputs(executed)
     assert "Skipped: " in text
     assert "Ollama" in text
-    answered = tables.read(tmp_path / "posts_answered.csv")
+    answered = tables.read(folder / "posts_answered.csv")
     assert len(answered) == 40
-    again = inference.extract_keywords(answered["text"], tmp_path / "ctranslate2-int8")
+    again = inference.extract_keywords(answered["text"], folder / "ctranslate2-int8")
     assert answered["keywords"].map(words.split_keywords).tolist() == again
 
 
@@ -129,18 +182,37 @@ def test_the_keyword_model_is_compared_exported_and_priced_without_an_llm(keywor
 @pytest.mark.slow
 def test_an_llm_joins_the_comparison_of_keywords(smollm, tmp_path):
     """And where no fine-tuned model is there, one is fine-tuned."""
-    runner.execute(
-        "keywords/3_compare_and_deploy",
-        model="out/no-such-model",
+    executed = runner.execute(
+        "keywords/4_compare_and_deploy",
+        tmp_path,
         steps=2,
         n_test=8,
         n_file=8,
         repeats=1,
         host=smollm.url,
         llm_posts=2,
-        output_dir=str(tmp_path),
     )
-    assert "smollm2, 2 posts" in metrics.load_metrics(tmp_path)["summary"]
+    assert "out/keywords/model isn't there: fine-tuning minilm" in outputs(executed)
+    assert "smollm2, 2 posts" in metrics.load_metrics(executed.parent)["summary"]
+
+
+@pytest.mark.slow
+def test_without_a_classifier_to_compare_one_is_fine_tuned(begin, capsys):
+    name, few = "clickbait/3_compare_and_deploy", {"train_rows": 64, "least_steps": 2, "epochs": 1}
+    settings = runner.COMPARED[name] | few | {"real_headlines": f"{NOWHERE}/real.csv"}
+    found = begin(name, "def fine_tune", **settings)
+    told = "out/clickbait/model isn't there: fine-tuning minilm on 64 titles"
+    assert told in capsys.readouterr().out
+    answers = inference.classify(["Council approves budget"], found["model"])
+    assert answers["label"].isin(["clickbait", "factual"]).all()
+
+
+@pytest.mark.parametrize("name", list(runner.COMPARED))
+def test_a_folder_on_a_drive_that_is_not_there_is_refused_in_a_sentence(name, begin):
+    where = "/content/drive/MyDrive/model"
+    settings = {"model": where, "real_headlines": f"{NOWHERE}/real.csv"}
+    with pytest.raises(FileNotFoundError, match=f"There is no model in {where}"):
+        begin(name, "def fine_tune", **runner.COMPARED[name] | settings)
 
 
 # --- Those that fine-tune
@@ -155,13 +227,13 @@ def demo(tmp_path_factory, titles):
     real.to_csv(folder / "real.csv", index=False)
     return runner.execute(
         "clickbait/2_fine_tune_albert",
-        titles=str(folder / "own.csv"),
-        real_headlines=str(folder / "real.csv"),
+        folder,
+        titles="own.csv",
+        real_headlines="real.csv",
         epochs=2,
         learning_rate=3e-4,
         early_stopping_patience=1,
         seeds=[0, 1],
-        output_dir=str(folder / "out"),
     ).parent
 
 
@@ -183,7 +255,7 @@ def test_its_figures_are_those_of_the_saved_model(demo):
     assert results["test"]["support_clickbait"] + results["test"]["support_factual"] == 24
     assert results["real"]["accuracy"] == results["real_lower"]["accuracy"]  # MiniLM lower-cases
     assert set(results["seeds"]) == {"0", "1"}
-    real = tables.read(demo.parent / "real.csv")
+    real = tables.read(demo.parents[1] / "real.csv")
     classifier = pipeline("text-classification", model=str(demo / "model"))
     found = [answer["label"] for answer in classifier(real["text"].tolist())]
     assert (real["label"] == found).mean() == pytest.approx(results["real"]["accuracy"])
@@ -194,8 +266,11 @@ def test_its_figures_are_those_of_the_saved_model(demo):
 
 
 @pytest.mark.slow
-def test_an_albert_three_labels_and_no_internet(tmp_path, titles, tokenizer):
-    """The default architecture, tiny; labels of one's own; what can't be fetched is skipped."""
+def test_an_albert_three_labels_a_kill_and_no_internet(tmp_path, titles, tokenizer):
+    """The default architecture, tiny; labels of one's own; what can't be fetched is skipped.
+
+    Killed in the middle of the training, it goes on when it is run again.
+    """
     config = AlbertConfig(
         vocab_size=tokenizer.vocab_size,
         embedding_size=16,
@@ -209,17 +284,20 @@ def test_an_albert_three_labels_and_no_internet(tmp_path, titles, tokenizer):
     own = titles.groupby("label").head(60)[["text", "label"]]
     quizzes = own[own["text"].str.contains("?", regex=False)].assign(label="question")
     pd.concat([own.drop(quizzes.index), quizzes]).to_csv(tmp_path / "own.csv", index=False)
-    executed = runner.execute(
-        "clickbait/2_fine_tune_albert",
-        base_model=str(tmp_path / "albert"),
-        frozen_layers=0,
-        titles=str(tmp_path / "own.csv"),
-        real_headlines=f"{NOWHERE}/real.csv",
-        epochs=1,
-        seeds=[0],
-        output_dir=str(tmp_path / "out"),
-    )
+    name = "clickbait/2_fine_tune_albert"
+    settings = {
+        "base_model": str(tmp_path / "albert"),
+        "frozen_layers": 0,
+        "titles": "own.csv",
+        "real_headlines": f"{NOWHERE}/real.csv",
+        "epochs": 20,  # long enough to be killed in
+        "seeds": [0],
+    }
+    kill(name, tmp_path, **settings)
+    executed = runner.execute(name, tmp_path, **settings)
     text = executed.read_text()
+    rows = metrics.load_metrics(executed.parent)["rows"]["train"]
+    assert 0 < gone_on_from(executed) < 20 * math.ceil(rows / 32)
     assert "Skipped: real headlines couldn't be fetched" in text
     assert "127.0.0.1:9/real.csv can't be reached" in text
     assert "Nothing pushed" in text
@@ -231,19 +309,19 @@ def test_an_albert_three_labels_and_no_internet(tmp_path, titles, tokenizer):
 
 @pytest.fixture(scope="module")
 def keywords_demo(tmp_path_factory):
-    """The keyword notebook on 100 posts of one's own, in their cells lists and semicolons."""
+    """The keyword notebook on 100 posts of one's own, in their cells lists and semicolons.
+
+    Killed in the middle of the training, and run again.
+    """
     folder = tmp_path_factory.mktemp("keywords")
     own = tables.read(ROOT / "data" / "tech_keywords.csv").head(100)
     own.loc[:50, "keywords"] = own.loc[:50, "keywords"].str.replace(", ", ";")
     own.loc[51:70, "keywords"] = [str(cell.split(", ")) for cell in own.loc[51:70, "keywords"]]
     own.loc[71, "keywords"] = ""
     own.to_csv(folder / "own.csv", index=False)
-    return runner.execute(
-        "keywords/2_fine_tune_bart",
-        posts=str(folder / "own.csv"),
-        epochs=2,
-        output_dir=str(folder / "out"),
-    ).parent
+    name, settings = "keywords/2_fine_tune_bart", {"posts": "own.csv", "epochs": 3}
+    kill(name, folder, **settings)
+    return runner.execute(name, folder, **settings).parent
 
 
 @pytest.mark.slow
@@ -260,6 +338,17 @@ def test_the_keyword_notebook_runs_end_to_end_and_leaves_what_it_promises(keywor
 
 
 @pytest.mark.slow
+def test_the_killed_keyword_notebook_goes_on_and_ends_with_all_of_its_losses(keywords_demo):
+    step = gone_on_from(keywords_demo / "2_fine_tune_bart.ipynb")
+    results = metrics.load_metrics(keywords_demo)
+    last = 3 * math.ceil(results["rows"]["train"] / 4)
+    assert 0 < step < last
+    steps = [log["step"] for log in results["loss"]]
+    assert steps[0] < step
+    assert steps[-1] == last
+
+
+@pytest.mark.slow
 def test_its_scores_are_those_of_the_saved_model(keywords_demo):
     results = metrics.load_metrics(keywords_demo)
     assert challenge_f1(keywords_demo / "model") == pytest.approx(results["challenge"]["all"])
@@ -271,22 +360,46 @@ def test_its_scores_are_those_of_the_saved_model(keywords_demo):
 
 
 @pytest.mark.slow
-def test_the_guide_counts_times_and_distils(tmp_path):
+def test_the_marker_is_trained_measured_exported_and_counts_over_time(keyword_model, tmp_path):
+    own = tables.read(ROOT / "data" / "tech_keywords.csv").head(300)
+    own.to_csv(tmp_path / "own.csv", index=False)
+    own.tail(20).to_csv(tmp_path / "real.csv", index=False)
+    settings = {"posts": "own.csv", "real_posts": "real.csv", "epochs": 3, "batch_size": 8}
     executed = runner.execute(
-        "guide/choose_a_model", rows=100, epochs=1, timing=0.2, output_dir=str(tmp_path)
+        "keywords/3_mark_keywords", tmp_path, **settings, writer=str(keyword_model)
     )
-    results = metrics.load_metrics(tmp_path)
+    folder, text = executed.parent, outputs(executed)
+    results = metrics.load_metrics(folder)
+    challenge = tables.read(ROOT / "data" / "keywords_challenge.csv")
+    gold = challenge["keywords"].map(words.split_keywords)
+    found = inference.extract_keywords(challenge["text"], folder / "model")
+    f1 = metrics.keyphrase_metrics(challenge["text"], found, gold)["f1@M"]
+    assert results["challenge"]["all"] == pytest.approx(f1)
+    assert f1 > 0.3
+    assert {"test", "real"} <= set(results)
+    config = json.loads((folder / "int8" / "config.json").read_text())
+    assert config["keyword_threshold"] == results["threshold"]
+    assert "real" in text
+    assert "BART" in text
+    assert "Nothing pushed" in text
+
+
+@pytest.mark.slow
+def test_the_guide_counts_times_and_distils(tmp_path):
+    executed = runner.execute("guide/choose_a_model", tmp_path, rows=100, epochs=1, timing=0.2)
+    folder = executed.parent
+    results = metrics.load_metrics(folder)
     # As published: Devlin et al. 2019 and the cards of MiniLM, ModernBERT and DeBERTa-v3.
     published = {"BERT base": 110, "MiniLM": 22.7, "ModernBERT base": 149, "DeBERTa-v3 base": 184}
     for name, millions in published.items():
         assert results["parameters"][name] / 1e6 == pytest.approx(millions, rel=0.01)
     rows = results["distillation"]
     assert rows["student, taught"]["parameters (M)"] < rows["teacher"]["parameters (M)"]
-    student = pipeline("text-classification", model=str(tmp_path / "model"))
+    student = pipeline("text-classification", model=str(folder / "model"))
     assert student.model.config.num_hidden_layers == 3
     passed = challenge_passed(lambda texts: [answer["label"] for answer in student(texts)])
     assert passed == pytest.approx(rows["student, taught"]["challenge passed"])
-    assert {"classes.png", "distillation.png"} <= {p.name for p in (tmp_path / "figures").iterdir()}
+    assert {"classes.png", "distillation.png"} <= {p.name for p in (folder / "figures").iterdir()}
     assert "student, taught" in runner.summary(results)
     assert "factor of" in outputs(executed)
 
@@ -294,30 +407,43 @@ def test_the_guide_counts_times_and_distils(tmp_path):
 @pytest.mark.slow
 def test_the_guide_takes_a_teacher_that_is_fine_tuned_already(tmp_path, trained):
     settings = {"teacher": str(trained.folder), "rows": 32, "epochs": 1, "timing": 0.2}
-    runner.execute("guide/choose_a_model", **settings, output_dir=str(tmp_path))
+    folder = runner.execute("guide/choose_a_model", tmp_path, **settings).parent
     passed = challenge_passed(lambda texts: inference.classify(texts, trained.folder)["label"])
-    rows = metrics.load_metrics(tmp_path)["distillation"]
+    rows = metrics.load_metrics(folder)["distillation"]
     assert rows["teacher"]["challenge passed"] == pytest.approx(passed)
 
 
 @pytest.mark.slow
-def test_a_data_set_of_the_hub_there_and_back(tmp_path):
+def test_a_data_set_of_the_hub_there_and_back_its_model_on_a_drive(tmp_path):
+    (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
+    settings = {"rows": 100, "epochs": 1, "output_dir": "drive/MyDrive/mine", "hub_user": "maker"}
     with runner.small_hub() as hub:
-        executed = runner.execute(
-            "your_own/hub_dataset", rows=100, epochs=1, output_dir=str(tmp_path), hub_user="maker"
-        )
+        executed = runner.execute("your_own/hub_dataset", tmp_path, **settings)
         card = hub.files("model", "maker/my-classifier")["README.md"].decode()
         parts = [path for path in hub.files("dataset", "maker/my-data") if "parquet" in path]
     text = outputs(executed)
     assert "maker/clickbait-titles, from the Hub" in text
     assert f"{hub.url}/maker/my-classifier" in text
     assert f"{hub.url}/datasets/maker/my-data" in text
-    accuracy = metrics.load_metrics(tmp_path)["test"]["accuracy"]
+    drive = tmp_path / "drive" / "MyDrive" / "mine"
+    accuracy = metrics.load_metrics(drive)["test"]["accuracy"]
     assert f"accuracy {accuracy:.3f}" in text
     assert f"| test split | {accuracy:.3f} |" in card
     names = ("test", "train", "validation")
     assert sorted(parts) == [f"data/{name}-00000-of-00001.parquet" for name in names]
     assert hub.tokens["write"] not in executed.read_text()
+
+
+def test_a_csv_of_one_s_own_on_a_drive(begin, few_titles, capsys):
+    Path("drive/MyDrive").mkdir(parents=True)
+    own = few_titles.rename(columns={"text": "headline", "label": "kind"})
+    own.to_csv("drive/MyDrive/my.csv", index=False)
+    settings = {"dataset": "drive/MyDrive/my.csv", "text": "headline", "label": "kind"}
+    found = begin("your_own/hub_dataset", "data.load_splits", **settings)
+    assert "drive/MyDrive/my.csv, from a file" in capsys.readouterr().out
+    rows = {name: len(part) for name, part in found["splits"].items()}
+    assert rows == {"train": 480, "validation": 60, "test": 60}
+    assert found["names"] == ["clickbait", "factual"]
 
 
 # --- Those that ask a language model
@@ -327,17 +453,14 @@ def test_a_data_set_of_the_hub_there_and_back(tmp_path):
 @pytest.mark.slow
 def test_the_titles_notebook_asks_a_real_model(smollm, tmp_path):
     executed = runner.execute(
-        "clickbait/1_generate_titles",
-        per_label=3,
-        taste=2,
-        host=smollm.url,
-        output_dir=str(tmp_path),
+        "clickbait/1_generate_titles", tmp_path, per_label=3, taste=2, host=smollm.url
     )
-    titles = tables.read(tmp_path / "titles.csv")
+    folder = executed.parent
+    titles = tables.read(folder / "titles.csv")
     assert titles["label"].value_counts().to_dict() == {"clickbait": 3, "factual": 3}
-    desk = tables.read(tmp_path / "help_desk.csv")
+    desk = tables.read(folder / "help_desk.csv")
     assert desk["label"].value_counts().to_dict() == {"billing": 3, "problem": 3, "wish": 3}
-    results = metrics.load_metrics(tmp_path)
+    results = metrics.load_metrics(folder)
     assert results["model"] == "smollm2"
     assert results["flips_found"] >= 0.8
     assert "smollm2" in runner.summary(results)
@@ -348,21 +471,21 @@ def test_the_titles_notebook_asks_a_real_model(smollm, tmp_path):
 @pytest.mark.slow
 def test_the_annotation_notebook_asks_a_real_model(smollm, tmp_path):
     settings = {"n_texts": 6, "per_call": 2, "host": smollm.url}
-    runner.execute("keywords/1_annotate_texts", **settings, output_dir=str(tmp_path))
-    results = metrics.load_metrics(tmp_path)
+    folder = runner.execute("keywords/1_annotate_texts", tmp_path, **settings).parent
+    results = metrics.load_metrics(folder)
     assert results["rows"] + sum(results["rejected"].values()) == 6
-    assert len(tables.read(tmp_path / "annotated.csv")) == results["rows"]
+    assert len(tables.read(folder / "annotated.csv")) == results["rows"]
     assert 0 <= results["agreement"]["f1@M"] < 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(runner.SMALL_LLM))
 def test_without_a_server_the_shipped_data_stand_in_and_it_is_said(name, tmp_path):
-    executed = runner.execute(name, model="phi3", host=NOWHERE, output_dir=str(tmp_path))
+    executed = runner.execute(name, tmp_path, model="phi3", host=NOWHERE)
     text = outputs(executed)
     assert "NO OLLAMA SERVER: the shipped" in text
     assert "Skipped: there is no Ollama server." in text
-    assert metrics.load_metrics(tmp_path)["model"].startswith("none")
+    assert metrics.load_metrics(executed.parent)["model"].startswith("none")
 
 
 # --- Without running them
@@ -419,6 +542,22 @@ def test_what_a_notebook_uses_exists(path):
                 known = inspect.signature(function).parameters
                 if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
                     assert {k.arg for k in node.keywords if k.arg} <= set(known)
+
+
+@by_name
+def test_the_minutes_said_are_those_of_the_stored_run(path):
+    """Within a factor of two, in its head and in both tables; or they are an estimate."""
+    notebook = nbformat.read(path, as_version=4)
+    (head,) = re.findall(r"about \d+ minutes? on two cores[^.;]*", notebook.cells[0].source)
+    indexes = (ROOT / "README.md", ROOT / "notebooks" / "README.md")
+    both = "".join(index.read_text("utf-8") for index in indexes)
+    rows = re.findall(rf"{path.parent.name}/{path.name}\).*\|(.*)\|\n", both)
+    assert len(rows) == 2
+    stored = notebook.metadata.get("cookbook")
+    for said in (head, *rows):
+        minutes = int(re.search(r"about (\d+) minute", said)[1])
+        assert ("an estimate, from" in said) == (stored is None)
+        assert stored is None or 1 / 2 <= 60 * minutes / stored["seconds"] <= 2
 
 
 def test_every_notebook_is_in_the_index():

@@ -107,7 +107,7 @@ def clickbait(model, folder):
 
 
 def keywords(model, tokenizer, folder):
-    """Measure the keywords: the article's loop, batches in torch, CTranslate2 in int8."""
+    """Measure the keywords: the article's loop, batches in torch, CTranslate2 in int8; a marker."""
     splits = data.load_splits(
         data.shipped("tech_keywords.csv"), label=None, keywords="keywords", seed=0
     )
@@ -119,8 +119,13 @@ def keywords(model, tokenizer, folder):
         "torch": lambda texts: inference.extract_keywords(texts, model, tokenizer),
         "int8": lambda texts: inference.extract_keywords(texts, int8),
     }
+    marker = SAVED / "keywords_marked" / "int8"
+    if marker.is_dir():
+        ways["mark_int8"] = lambda texts: inference.extract_keywords(texts, marker)
     speed, found = fastest(ways, test["text"][:], rounds=2)
     yield "keywords_infer_ratio", max(speed["torch"], speed["int8"]) / speed["article"]
+    if marker.is_dir():
+        yield "keywords_mark_ratio", speed["mark_int8"] / speed["article"]
     for name in ways:
         f1 = metrics.keyphrase_metrics(test["text"][:], found[name], gold)["f1@M"]
         yield f"keywords_infer_posts_per_second_{name}", speed[name]
