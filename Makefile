@@ -63,7 +63,7 @@ INSTALL = $(@D)/bin/python -m pip install -q --no-compile -c $(filter %.txt,$^)
 	@grep -oE '"[A-Za-z0-9_-]+[>=]=[0-9.]+"' pyproject.toml | tr -d '"' | sed 's/>=/==/; /^torch==/d' >$@
 	@grep '^torch==' constraints.txt >>$@
 
-%/notebooks.done: EXTRAS := run,offline
+%/notebooks.done: EXTRAS := run,offline,deploy
 %/test.done: EXTRAS := test
 %.done: pyproject.toml
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
