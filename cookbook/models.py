@@ -163,10 +163,13 @@ class Model:
         self, texts: list[str], asked: list[int], rows: Any, given: Any, threshold: float | None
     ) -> list[list[tuple[str, float]]]:
         """Read keywords off the logits of each text's windows."""
-        threshold = threshold or float(self.config.get("keyword_threshold") or 0.5)
+        if threshold is None:
+            threshold = self.config.get("keyword_threshold", 0.5)
         begins = np.array([[name[0] == mark for mark in "BI"] for name in label_names(self.config)])
         windows: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
         for row, logits in zip(rows, given, strict=True):
+            if logits is None:  # a text without a token
+                continue
             marks = softmax(logits[: len(row)], axis=-1) @ begins
             windows[asked[row[0, 4]]].append((row[:, 2:4], marks))
         found: list[list[tuple[str, float]]] = [[] for _ in texts]

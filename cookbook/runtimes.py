@@ -94,6 +94,9 @@ class Torch:
         self.pad = tokenizer.pad_token_id
         if self.pad is None:
             raise ValueError("The tokenizer has no pad token: set tokenizer.pad_token, and save.")
+        if kind == "marker" and not tokenizer.is_fast:
+            name = type(tokenizer).__name__
+            raise ValueError(f"{name} doesn't say where tokens stand: take a 'fast' tokenizer.")
         # A CPU's cache holds few tokens; a GPU is filled by many, as many as fit into a T4.
         on_cpu = network.device.type == "cpu"
         self.size = 32 if on_cpu else 128 if writes else 512
@@ -189,6 +192,7 @@ def _windows(encoder: Any, texts: list[str], limit: int | None) -> list[np.ndarr
     A row of five columns each: ids, types, where each token stands (two), and the text's number.
     """
     encoder.no_padding()
+    encoder.no_truncation()
     if limit:
         encoder.enable_truncation(limit, stride=limit // 4)
     rows = []

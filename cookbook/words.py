@@ -465,7 +465,8 @@ def top_keywords(
         and its interval, `low` to `high` (Newcombe 1998, method 10; 95% over all rows together).
 
     Raises:
-        ValueError: The keywords of a text are one string, or dates are of one period only.
+        ValueError: The keywords of a text are one string, or dates are of one period only, or
+            not one a text.
 
     Example:
         >>> top_keywords([["Next.js", "Go"], ["nextjs"], ["next.js 14"]])["texts"].tolist()
@@ -497,7 +498,7 @@ def top_keywords(
         written = [name for name, _ in counts.most_common()]
         rows.append((written[0], counts.total(), counts.total() / len(texts), written))
     table = pd.DataFrame(rows, columns=["keyword", "texts", "share", "spellings"])
-    if dates is None:
+    if dates is None or table.empty:
         return table
     said = [{keys[phrase] for phrase in phrases} for phrases in texts]
     having = pd.DataFrame({key: [key in each for each in said] for key, _ in common})
@@ -508,8 +509,8 @@ def _by_period(having: pd.DataFrame, dates: Iterable[object], by: str) -> pd.Dat
     """Return the shares of each column of yes and no by period, and how the last differs."""
     from scipy.stats import binomtest  # a second to import
 
-    day = pd.to_datetime(pd.Series(list(dates)), format="mixed", utc=True).dt.tz_localize(None)
-    periods = day.dt.to_period(by[0].upper())
+    days = pd.to_datetime(pd.Series(list(dates), having.index), format="mixed", utc=True)
+    periods = days.dt.tz_localize(None).dt.to_period(by[0].upper())
     if periods.isna().any():
         told = f"{periods.isna().sum()} of {len(periods)} texts have no date, and count in no {by}."
         warnings.warn(told, stacklevel=3)

@@ -106,6 +106,21 @@ def test_what_a_marker_cannot_do_is_said(marker, keyword_model, trained):
         inference.extract_keywords(["Redis"], trained.folder)
 
 
+class Slow:
+    """A tokenizer of Python alone: it doesn't know where its tokens stand."""
+
+    is_fast, pad_token_id, model_max_length = False, 0, 64
+
+    def __call__(self, text):
+        return {"input_ids": [1]}
+
+
+def test_a_tokenizer_that_does_not_know_where_tokens_stand_is_refused(marker):
+    model = transformers.AutoModelForTokenClassification.from_pretrained(marker)
+    with pytest.raises(ValueError, match="Slow doesn't say where tokens stand: take a 'fast'"):
+        inference.extract_keywords(["Redis"], model, Slow())
+
+
 def test_labels_of_another_scheme_are_refused():
     config = {"architectures": ["BertForTokenClassification"], "id2label": {0: "NOUN", 1: "VERB"}}
     with pytest.raises(ValueError, match=r"labels O, B… and I…: .'NOUN', 'VERB'"):

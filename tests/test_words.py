@@ -358,5 +358,8 @@ def test_the_interval_of_a_change_is_newcombe_s():
 def test_texts_without_a_date_are_counted_and_one_week_is_refused():
     with pytest.warns(UserWarning, match="1 of 3 texts have no date, and count in no month"):
         words.top_keywords([["Go"]] * 3, dates=["2024-01-01", None, "2024-02-01"], by="month")
+    with pytest.raises(ValueError, match=r"Length of values .2. does not match"):
+        words.top_keywords([["Go"]] * 3, dates=["2024-01-01", "2024-02-01"])
+    assert words.top_keywords([[], []], dates=["2024-01-01", "2024-02-01"]).empty
     with pytest.raises(ValueError, match="All texts are of one week"):
         words.top_keywords([["Go"]] * 2, dates=["2024-01-01", "2024-01-02"])
