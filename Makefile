@@ -4,6 +4,8 @@ BIN := .venv/bin
 PYTEST := -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 # Nothing here asks the Hub: the models come with pip.
 export HF_HUB_OFFLINE ?= 1
+# What is compiled on import is kept: without, each of a hundred processes compiles torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-colab test-oldest quick lint fix bench notebooks address clean
 
