@@ -40,7 +40,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """The longest files first; two processes take a file each (`--dist loadfile`)."""
-    items.sort(key=lambda item: item.path.name not in ("test_notebooks.py", "test_training.py"))
+    items.sort(key=lambda item: not item.path.stem.startswith(("test_notebooks", "test_training")))
     for item in items:
         if SLOW & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
@@ -236,3 +236,28 @@ def browser(tmp_path_factory):
     browser = webdriver.Chrome(options, Service(driver))
     yield browser
     browser.quit()
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch):
+    """`begin(notebook, last)`: what stands after the cells up to the one with `last`, run here."""
+    import nbformat
+    import pandas as pd
+
+    from tests.running import ROOT
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, last, **parameters):
+        found = {}
+        for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells:
+            tags = cell.metadata.get("tags", [])
+            if cell.cell_type == "code" and "install" not in tags:
+                exec(cell.source, found)
+                found |= parameters if "parameters" in tags else {}
+                if last in cell.source:
+                    return found
+        raise ValueError(last)
+
+    with pd.option_context("display.max_colwidth", None, "display.float_format", None):
+        yield run

@@ -5,216 +5,33 @@ longest first.
 """
 
 import ast
-import importlib.util
 import inspect
 import json
 import math
 import re
-import signal
-import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import nbformat
 import pandas as pd
-import psutil
 import pytest
 from transformers import AlbertConfig, AlbertModel, TrainerCallback, TrainerState, pipeline
 
 import cookbook
 from cookbook import inference, metrics, tables, words
+from tests.running import (
+    NOWHERE,
+    ROOT,
+    address,
+    challenge_f1,
+    challenge_passed,
+    gone_on_from,
+    kill,
+    outputs,
+    runner,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
-NOWHERE = "http://127.0.0.1:9"  # nobody listens there
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "notebooks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-address, runner = load("address"), load("run")
 NOTEBOOKS = address.notebooks()
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-
-
-def outputs(path):
-    """Return what the cells of a notebook printed and showed."""
-    cells = nbformat.read(path, as_version=4).cells
-    found = [output for cell in cells for output in cell.get("outputs", [])]
-    return "".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in found)
-
-
-@pytest.fixture
-def begin(tmp_path, monkeypatch):
-    """`begin(name, last)`: what stands after the cells up to the one with `last`, run here."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(name, last, **parameters):
-        found = {}
-        for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells:
-            tags = cell.metadata.get("tags", [])
-            if cell.cell_type == "code" and "install" not in tags:
-                exec(cell.source, found)
-                found |= parameters if "parameters" in tags else {}
-                if last in cell.source:
-                    return found
-        raise ValueError(last)
-
-    with pd.option_context("display.max_colwidth", None, "display.float_format", None):
-        yield run
-
-
-def kill(name, folder, **parameters):
-    """Run a notebook in a process of its own; kill it and its kernel at the first checkpoint."""
-    settings = json.dumps(runner.DEMO[name] | parameters)  # JSON is YAML too
-    notebook, copy = ROOT / "notebooks" / f"{name}.ipynb", folder / "killed.ipynb"
-    command = [sys.executable, "-m", "papermill", notebook, copy, "--cwd", folder, "-y", settings]
-    checkpoints = folder / runner.DEMO[name]["output_dir"] / "checkpoints"
-    with (folder / "log.txt").open("w") as log:
-        run = psutil.Popen(command, stdout=log, stderr=log)
-    deadline = time.monotonic() + 600  # for a hang: it takes seconds
-    try:
-        while not list(checkpoints.glob("**/trainer_state.json")):
-            assert time.monotonic() < deadline
-            with suppress(psutil.TimeoutExpired):
-                run.wait(0.02)
-                pytest.fail((folder / "log.txt").read_text())  # it ended before a checkpoint
-    finally:
-        for process in (*run.children(recursive=True), run) if run.is_running() else ():
-            process.kill()
-    assert run.wait() == -signal.SIGKILL
-    assert not (checkpoints.parent / "model").exists()
-
-
-def gone_on_from(executed):
-    """The step of the checkpoint from which a run went on."""
-    return int(re.findall(r"Going on from .*-(\d+)", outputs(executed))[0])
-
-
-def challenge_passed(answer):
-    """The share of the challenge titles that get their label."""
-    rows = tables.read(ROOT / "data" / "clickbait_challenge.csv")
-    return (rows["label"].to_numpy() == pd.Series(answer(rows["text"].tolist())).to_numpy()).mean()
-
-
-def challenge_f1(model):
-    """F1@M of a keyword model on the challenge posts."""
-    rows = tables.read(ROOT / "data" / "keywords_challenge.csv")
-    found = inference.extract_keywords(rows["text"], model)
-    gold = [words.split_keywords(cell) for cell in rows["keywords"]]
-    return metrics.keyphrase_metrics(rows["text"], found, gold)["f1@M"]
-
-
-# --- Those that compare
-
-
-@pytest.mark.ollama
-@pytest.mark.slow
-def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles, tmp_path):
-    real = titles.groupby("label").tail(20)[["text", "label"]]
-    real.to_csv(tmp_path / "real.csv", index=False)
-    executed = runner.execute(
-        "clickbait/3_compare_and_deploy",
-        tmp_path,
-        model=str(trained.folder),
-        real_headlines=str(tmp_path / "real.csv"),
-        host=smollm.url,
-        train_rows=200,
-        least_steps=5,
-        llm_titles=2,
-        curve_sizes=[20],
-        curve_seeds=[0],
-        epochs=0.2,
-        repeats=1,
-        timed_titles=40,
-        file_sizes=[100, 200],
-    )
-    folder = executed.parent
-    results = metrics.load_metrics(folder)
-    rivals = {"majority", "TF-IDF", "TF-IDF, cased", "fastText", "frozen embeddings"}
-    asked = {"smollm2, zero-shot", "smollm2, 6 examples"}
-    ours = {"fine-tuned", "fine-tuned, int8"}
-    assert rivals | asked | ours <= set(results["summary"])
-    found = inference.classify(real["text"], trained.folder)["label"]
-    accuracy = (found.to_numpy() == real["label"].to_numpy()).mean()
-    assert results["summary"]["fine-tuned"]["accuracy, real"] == pytest.approx(accuracy)
-    # What was exported answers as the notebook says, and so does the service without torch.
-    answered = tables.read(folder / "100_answered.csv").head(50)
-    again = inference.classify(answered["text"], folder / "onnx-int8")["label"]
-    assert answered["label"].tolist() == again.tolist()
-    text = outputs(executed)
-    assert "'status': 'ok'" in text
-    figures = {path.name for path in (folder / "figures").iterdir()}
-    assert {"compared.png", "learning_curve.png", "break_even.png"} <= figures
-    assert "Skipped" not in text
-    assert "fine-tuned, int8" in runner.summary(results)
-
-
-@pytest.mark.slow
-def test_the_keyword_model_is_compared_exported_and_priced_without_an_llm(keyword_model, tmp_path):
-    executed = runner.execute(
-        "keywords/4_compare_and_deploy",
-        tmp_path,
-        model=str(keyword_model),
-        n_test=20,
-        n_file=40,
-        repeats=1,
-        host=NOWHERE,
-    )
-    folder = executed.parent
-    results = metrics.load_metrics(folder)
-    ways = {"NLTK words", "spaCy", "YAKE", "KeyBERT", "BART", "BART, int8"}
-    assert ways <= set(results["summary"])
-    f1 = results["challenge"]["BART"]["f1@M"]
-    assert f1 == pytest.approx(challenge_f1(keyword_model))
-    text = outputs(executed)
-    assert "Skipped: " in text
-    assert "Ollama" in text
-    answered = tables.read(folder / "posts_answered.csv")
-    assert len(answered) == 40
-    again = inference.extract_keywords(answered["text"], folder / "ctranslate2-int8")
-    assert answered["keywords"].map(words.split_keywords).tolist() == again
-
-
-@pytest.mark.ollama
-@pytest.mark.slow
-def test_an_llm_joins_the_comparison_of_keywords(smollm, tmp_path):
-    """And where no fine-tuned model is there, one is fine-tuned."""
-    executed = runner.execute(
-        "keywords/4_compare_and_deploy",
-        tmp_path,
-        steps=2,
-        n_test=8,
-        n_file=8,
-        repeats=1,
-        host=smollm.url,
-        llm_posts=2,
-    )
-    assert "out/keywords/model isn't there: fine-tuning minilm" in outputs(executed)
-    assert "smollm2, 2 posts" in metrics.load_metrics(executed.parent)["summary"]
-
-
-@pytest.mark.slow
-def test_without_a_classifier_to_compare_one_is_fine_tuned(begin, capsys):
-    name, few = "clickbait/3_compare_and_deploy", {"train_rows": 64, "least_steps": 2, "epochs": 1}
-    settings = runner.COMPARED[name] | few | {"real_headlines": f"{NOWHERE}/real.csv"}
-    found = begin(name, "def fine_tune", **settings)
-    told = "out/clickbait/model isn't there: fine-tuning minilm on 64 titles"
-    assert told in capsys.readouterr().out
-    answers = inference.classify(["Council approves budget"], found["model"])
-    assert answers["label"].isin(["clickbait", "factual"]).all()
-
-
-@pytest.mark.parametrize("name", list(runner.COMPARED))
-def test_a_folder_on_a_drive_that_is_not_there_is_refused_in_a_sentence(name, begin):
-    where = "/content/drive/MyDrive/model"
-    settings = {"model": where, "real_headlines": f"{NOWHERE}/real.csv"}
-    with pytest.raises(FileNotFoundError, match=f"There is no model in {where}"):
-        begin(name, "def fine_tune", **runner.COMPARED[name] | settings)
 
 
 # --- Those that fine-tune
@@ -446,48 +263,6 @@ def test_a_csv_of_one_s_own_on_a_drive(begin, few_titles, capsys):
     rows = {name: len(part) for name, part in found["splits"].items()}
     assert rows == {"train": 480, "validation": 60, "test": 60}
     assert found["names"] == ["clickbait", "factual"]
-
-
-# --- Those that ask a language model
-
-
-@pytest.mark.ollama
-@pytest.mark.slow
-def test_the_titles_notebook_asks_a_real_model(smollm, tmp_path):
-    executed = runner.execute(
-        "clickbait/1_generate_titles", tmp_path, per_label=3, taste=2, host=smollm.url
-    )
-    folder = executed.parent
-    titles = tables.read(folder / "titles.csv")
-    assert titles["label"].value_counts().to_dict() == {"clickbait": 3, "factual": 3}
-    desk = tables.read(folder / "help_desk.csv")
-    assert desk["label"].value_counts().to_dict() == {"billing": 3, "problem": 3, "wish": 3}
-    results = metrics.load_metrics(folder)
-    assert results["model"] == "smollm2"
-    assert results["flips_found"] >= 0.8
-    assert "smollm2" in runner.summary(results)
-    assert "Skipped" not in outputs(executed)
-
-
-@pytest.mark.ollama
-@pytest.mark.slow
-def test_the_annotation_notebook_asks_a_real_model(smollm, tmp_path):
-    settings = {"n_texts": 6, "per_call": 2, "host": smollm.url}
-    folder = runner.execute("keywords/1_annotate_texts", tmp_path, **settings).parent
-    results = metrics.load_metrics(folder)
-    assert results["rows"] + sum(results["rejected"].values()) == 6
-    assert len(tables.read(folder / "annotated.csv")) == results["rows"]
-    assert 0 <= results["agreement"]["f1@M"] < 0.9
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(runner.SMALL_LLM))
-def test_without_a_server_the_shipped_data_stand_in_and_it_is_said(name, tmp_path):
-    executed = runner.execute(name, tmp_path, model="phi3", host=NOWHERE)
-    text = outputs(executed)
-    assert "NO OLLAMA SERVER: the shipped" in text
-    assert "Skipped: there is no Ollama server." in text
-    assert metrics.load_metrics(executed.parent)["model"].startswith("none")
 
 
 # --- Without running them
