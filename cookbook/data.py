@@ -323,7 +323,11 @@ def label_names(values: Iterable[Any], where: str = "") -> pd.Series:
     """
     cells = pd.Series(values).astype(object)
     names: list[str | None] = []
+    spelt: dict[str, str | None] = {}
     for row, cell in enumerate(cells):
+        if isinstance(cell, str) and cell in spelt:  # a column has many rows and few labels
+            names.append(spelt[cell])
+            continue
         found = list(dict.fromkeys(_names_in(cell)))
         if len(found) > 1:
             raise ValueError(
@@ -331,7 +335,8 @@ def label_names(values: Iterable[Any], where: str = "") -> pd.Series:
                 "Keep one a row, or make a column of each."
             )
         names.append(found[0] if found else None)
-    spelt = {cell: name for cell, name in zip(cells, names, strict=True) if isinstance(cell, str)}
+        if isinstance(cell, str):
+            spelt[cell] = names[-1]
     if alike := [name for name, n in Counter(spelt.values()).items() if name and n > 1]:
         told = f"Spellings{where} that differ in white space or '.0' are one label: {alike[:5]}"
         warnings.warn(told, stacklevel=2)

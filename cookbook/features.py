@@ -242,8 +242,9 @@ def _add(splits: DatasetDict, made: Mapping[str, dict[str, pa.Array]]) -> Datase
     renamed = set_aside(there - ours, sorted(in_the_way - ours))
     result = DatasetDict()
     for name, part in splits.items():
-        part = part.remove_columns(ours & set(part.column_names))
-        names = {old: new for old, new in renamed.items() if old in part.column_names}
-        columns = [part.rename_columns(names), Dataset(pa.table(made[name]))]
-        result[name] = concatenate_datasets(columns, axis=1)
+        if again := ours & set(part.column_names):
+            part = part.remove_columns(again)
+        if names := {old: new for old, new in renamed.items() if old in part.column_names}:
+            part = part.rename_columns(names)
+        result[name] = concatenate_datasets([part, Dataset(pa.table(made[name]))], axis=1)
     return result

@@ -71,7 +71,7 @@ def encode_labels(
                 "Correct or drop them, or add such rows to 'train'."
             )
         others = part.remove_columns({label, "label"} & set(part.column_names))
-        column = pa.array(map(ids.str2int, columns[split]), pa.int64())
+        column = pa.array(columns[split].map({n: i for i, n in enumerate(ids.names)}), pa.int64())
         encoded[split] = others.add_column("label", column, feature=ids)
     return encoded
 

@@ -243,7 +243,11 @@ class Onnx(Exported):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(
-            str(self.folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+            str(self.folder / "model.onnx"),
+            options,
+            providers=["CPUExecutionProvider"],
+            # The two operations that it puts together take a seventh less time apart.
+            disabled_optimizers=["SkipLayerNormFusion"],
         )
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:

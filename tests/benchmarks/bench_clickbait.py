@@ -45,8 +45,10 @@ def cookbook_preparation(splits, tokenizer):
     return features.tokenize(labels.encode_labels(splits), tokenizer)
 
 
-def train(checkpoint, tokenizer, prepared, arguments, freeze):
+def train(checkpoint, tokenizer, prepared, make_arguments, freeze):
     """Fine-tune; return seconds and the accuracy on the test split."""
+    # Made here: a second precision is refused unless its arguments come after the first Trainer.
+    arguments = make_arguments()
     set_seed(arguments.seed)
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=2)
     if freeze:
@@ -112,7 +114,8 @@ def main():
             "report_to": "none",
             "disable_tqdm": True,
         }
-        article = TrainingArguments(
+        article = partial(
+            TrainingArguments,
             folder,
             per_device_train_batch_size=BATCH_SIZE,
             warmup_steps=0.1,
@@ -120,16 +123,22 @@ def main():
             use_cpu=not torch.cuda.is_available(),
             **common,
         )
-        cookbook = training.training_arguments(
-            folder, batch_size=BATCH_SIZE, load_best_model_at_end=False, **common
+        cookbook = partial(
+            training.training_arguments,
+            folder,
+            batch_size=BATCH_SIZE,
+            load_best_model_at_end=False,
+            **common,
         )
         runs = {
             "article": (article_prepared, article, False),
             "cookbook": (prepared, cookbook, True),
         }
         seconds, accuracy = {}, {}
-        for name, (rows, arguments, freeze) in runs.items():
-            seconds[name], accuracy[name] = train(checkpoint, tokenizer, rows, arguments, freeze)
+        for name, (rows, make_arguments, freeze) in runs.items():
+            seconds[name], accuracy[name] = train(
+                checkpoint, tokenizer, rows, make_arguments, freeze
+            )
 
     rows = sum(map(len, splits.values()))
     figures = {

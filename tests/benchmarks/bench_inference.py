@@ -113,15 +113,17 @@ def keywords(model, tokenizer, folder):
     )
     test = splits["test"].select(range(POSTS))
     gold = [data.split_keywords(cell) for cell in test["keywords"]]
-    int8 = export.export_ctranslate2(model, folder / "ctranslate2", tokenizer)
+    # Loaded once, as the model of the loop is.
+    writing = inference.load(export.export_ctranslate2(model, folder / "ctranslate2", tokenizer))
     ways = {
         "article": lambda texts: keywords_article(texts, model, tokenizer),
         "torch": lambda texts: inference.extract_keywords(texts, model, tokenizer),
-        "int8": lambda texts: inference.extract_keywords(texts, int8),
+        "int8": lambda texts: inference.extract_keywords(texts, writing),
     }
     marker = SAVED / "keywords_marked" / "int8"
     if marker.is_dir():
-        ways["mark_int8"] = lambda texts: inference.extract_keywords(texts, marker)
+        marking = inference.load(marker)
+        ways["mark_int8"] = lambda texts: inference.extract_keywords(texts, marking)
     speed, found = fastest(ways, test["text"][:], rounds=2)
     yield "keywords_infer_ratio", max(speed["torch"], speed["int8"]) / speed["article"]
     if marker.is_dir():
