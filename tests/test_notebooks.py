@@ -138,7 +138,8 @@ def keywords_demo(tmp_path_factory):
     own.loc[51:70, "keywords"] = [str(cell.split(", ")) for cell in own.loc[51:70, "keywords"]]
     own.loc[71, "keywords"] = ""
     own.to_csv(folder / "own.csv", index=False)
-    name, settings = "keywords/2_fine_tune_bart", {"posts": "own.csv", "epochs": 3}
+    name = "keywords/2_fine_tune_bart"
+    settings = {"posts": "own.csv", "epochs": 3, "real_posts": f"{NOWHERE}/posts.csv"}
     kill(name, folder, **settings)
     return runner.execute(name, folder, **settings).parent
 
@@ -153,6 +154,7 @@ def test_the_keyword_notebook_runs_end_to_end_and_leaves_what_it_promises(keywor
     assert {"text_lengths.png", "loss.png", "challenge.png", "top_keywords.png"} <= figures
     text = (keywords_demo / f"{notebook}.ipynb").read_text()
     assert "1 without keywords" in text
+    assert "Not measured on real posts" in text
     assert "Nothing pushed" in text
 
 

@@ -49,11 +49,16 @@ def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles,
 
 
 @pytest.mark.slow
-def test_the_keyword_model_is_compared_exported_and_priced_without_an_llm(keyword_model, tmp_path):
+def test_the_keyword_models_are_compared_exported_and_priced_without_an_llm(
+    keyword_model, marker, short_posts, tmp_path
+):
+    short_posts.head(8)[["text", "keywords"]].to_csv(tmp_path / "real.csv", index=False)
     executed = runner.execute(
         "keywords/4_compare_and_deploy",
         tmp_path,
         model=str(keyword_model),
+        marker=str(marker),
+        real_posts="real.csv",
         n_test=20,
         n_file=40,
         repeats=1,
@@ -62,25 +67,28 @@ def test_the_keyword_model_is_compared_exported_and_priced_without_an_llm(keywor
     folder = executed.parent
     results = metrics.load_metrics(folder)
     ways = {"NLTK words", "spaCy", "YAKE", "KeyBERT", "BART", "BART, int8"}
+    ways |= {"marker", "marker, int8"}
     assert ways <= set(results["summary"])
-    f1 = results["challenge"]["BART"]["f1@M"]
-    assert f1 == pytest.approx(challenge_f1(keyword_model))
+    for name, model in {"BART": keyword_model, "marker": marker}.items():
+        assert results["challenge"][name]["f1@M"] == pytest.approx(challenge_f1(model))
+        assert results["real"][name]["f1@M"] > 0.9  # posts learnt by heart
     text = outputs(executed)
     assert "Skipped: " in text
     assert "Ollama" in text
     answered = tables.read(folder / "posts_answered.csv")
     assert len(answered) == 40
-    again = inference.extract_keywords(answered["text"], folder / "ctranslate2-int8")
+    again = inference.extract_keywords(answered["text"], folder / "onnx-int8")
     assert answered["keywords"].map(words.split_keywords).tolist() == again
 
 
 @pytest.mark.ollama
 @pytest.mark.slow
 def test_an_llm_joins_the_comparison_of_keywords(smollm, tmp_path):
-    """And where no fine-tuned model is there, one is fine-tuned."""
+    """And where no fine-tuned model is there, a BART is fine-tuned and the encoder left out."""
     executed = runner.execute(
         "keywords/4_compare_and_deploy",
         tmp_path,
+        real_posts=f"{NOWHERE}/posts.csv",
         steps=2,
         n_test=8,
         n_file=8,
@@ -88,7 +96,10 @@ def test_an_llm_joins_the_comparison_of_keywords(smollm, tmp_path):
         host=smollm.url,
         llm_posts=2,
     )
-    assert "out/keywords/model isn't there: fine-tuning minilm" in outputs(executed)
+    text = outputs(executed)
+    assert "out/keywords/model isn't there: fine-tuning minilm" in text
+    assert "out/keywords_marked/model isn't there: the encoder that marks is left out" in text
+    assert "Not measured on real posts" in text
     assert "smollm2, 2 posts" in metrics.load_metrics(executed.parent)["summary"]
 
 
@@ -106,7 +117,8 @@ def test_without_a_classifier_to_compare_one_is_fine_tuned(begin, capsys):
 @pytest.mark.parametrize("name", list(runner.COMPARED))
 def test_a_folder_on_a_drive_that_is_not_there_is_refused_in_a_sentence(name, begin):
     where = "/content/drive/MyDrive/model"
-    settings = {"model": where, "real_headlines": f"{NOWHERE}/real.csv"}
+    real = dict.fromkeys(("real_headlines", "real_posts"), f"{NOWHERE}/real.csv")
+    settings = {"model": where, **real}
     with pytest.raises(FileNotFoundError, match=f"There is no model in {where}"):
         begin(name, "def fine_tune", **runner.COMPARED[name] | settings)
 
