@@ -44,8 +44,13 @@ tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # it cuts texts
 tokenizer.no_padding()
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1  # a batch per core beats a batch on all cores
-model = str(folder / "model.onnx")
-session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession(
+    str(folder / "model.onnx"),
+    options,
+    providers=["CPUExecutionProvider"],
+    # The two operations that it puts together take a seventh less time apart.
+    disabled_optimizers=["SkipLayerNormFusion"],
+)
 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 pool = ThreadPoolExecutor(cores)
 
