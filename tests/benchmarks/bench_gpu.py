@@ -243,13 +243,13 @@ def main():
         print(f"stopped after {options.minutes:g} minutes: the rest isn't measured", flush=True)
         sys.exit()
 
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
     disable_progress_bars()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     print(training.describe_run("random weights"))
     print(f"date       {date.today()}", flush=True)
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
     tokenizer = AutoTokenizer.from_pretrained(offline.minilm())
     with TemporaryDirectory() as folder:
         for section in (classifying, writing, training_titles, training_posts):
