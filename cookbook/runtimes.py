@@ -204,7 +204,9 @@ def _windows(encoder: Any, texts: list[str], limit: int | None) -> list[np.ndarr
         inside = np.flatnonzero(np.logical_not(whole.special_tokens_mask))
         first, end = int(inside[0]), int(inside[-1]) + 1
         room = limit - first - (len(row) - end)
-        starts = range(first, end - limit // 4, room - limit // 4)
+        if (step := room - limit // 4) < 1:
+            raise ValueError(f"{limit} tokens leave no room beside the special ones: allow more.")
+        starts = range(first, end - limit // 4, step)
         rows += [np.vstack([row[:first], row[i : min(i + room, end)], row[end:]]) for i in starts]
     return rows
 

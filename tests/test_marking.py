@@ -106,6 +106,11 @@ def test_what_a_marker_cannot_do_is_said(marker, keyword_model, trained):
         inference.extract_keywords(["Redis"], trained.folder)
 
 
+def test_a_length_that_holds_no_text_is_refused(marker):
+    with pytest.raises(ValueError, match="2 tokens leave no room"):
+        inference.extract_keywords(["Redis hums"], marker, max_length=2)
+
+
 class Slow:
     """A tokenizer of Python alone: it doesn't know where its tokens stand."""
 
