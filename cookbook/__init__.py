@@ -16,7 +16,9 @@ _LOWER = {
     "answers",
     "formats",
     "keyphrases",
+    "marks",
     "models",
+    "opinions",
     "runtimes",
     "surface",
 }  # halves of others

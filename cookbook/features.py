@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cookbook.data import set_aside
-from cookbook.words import spans, split_keywords, token_places
+from cookbook.marks import to_tokens, token_places
+from cookbook.words import spans, split_keywords
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -141,7 +142,7 @@ def tokenize_marker(
     A token is 0 (O, outside), 1 (B, a keyword begins) or 2 (I, it goes on), wherever a keyword
     stands (see `words.spans`); -100 for special tokens. `DataCollatorForTokenClassification` pads.
     Where each token stands is kept in `offset_mapping`. Keywords that stand nowhere in their text
-    are lost, and counted.
+    are lost, and counted. A split with a column `marks` (see `teach`) gets these as soft labels.
 
     Args:
         splits: Splits with a column of texts and one of keywords, as `split_keywords` reads them.
@@ -162,20 +163,24 @@ def tokenize_marker(
     for name, part in splits.items():
         inputs = _inputs(part, name, tokenizer, text, limit)
         texts, cells = part[text][:], list(map(split_keywords, part[keywords][:]))
+        soft = part["marks"][:] if "marks" in part.column_names else None
         cut = {"truncation": limit is not None, "max_length": limit}
         told = tokenizer(texts, return_offsets_mapping=True, verbose=False, **cut)
         labels, ends, lost = [], [], 0
         for row, (each, wanted) in enumerate(zip(texts, cells, strict=True)):
             lost += sum(not spans(each, [keyword], inflected=True) for keyword in wanted)
             tokens = token_places(each, told["offset_mapping"][row])
+            ends.append(tokens)
+            if soft is not None:
+                labels.append(to_tokens(each, tokens, soft[row]))
+                continue
             marks: np.ndarray = np.zeros(len(tokens), np.int64)
             for start, stop in spans(each, wanted, inflected=True):
                 inside = np.flatnonzero((tokens[:, 0] < stop) & (tokens[:, 1] > start))
                 marks[inside], marks[inside[:1]] = 2, 1
             marks[tokens[:, 0] == tokens[:, 1]] = -100
             labels.append(marks)
-            ends.append(tokens)
-        if lost == sum(map(len, cells)):
+        if lost == sum(map(len, cells)) and soft is None:
             raise ValueError(f"None of the keywords of split {name!r} stands in its text.")
         if lost:
             warnings.warn(
@@ -183,8 +188,13 @@ def tokenize_marker(
                 "their text: a model that marks can't learn them.",
                 stacklevel=2,
             )
-        flat = pa.FixedSizeListArray.from_arrays(np.concatenate(ends).ravel(), 2)
-        for column, values in (("labels", np.concatenate(labels)), ("offset_mapping", flat)):
+        for column, rows in (("labels", labels), ("offset_mapping", ends)):
+            flat = np.concatenate(rows)
+            values = (
+                flat
+                if flat.ndim == 1
+                else pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
+            )
             inputs[column] = pa.ListArray.from_arrays(inputs["input_ids"].offsets, values)
         made[name] = inputs
     return _add(splits, made)

@@ -90,7 +90,7 @@ def extract_keywords(
         batch_size: Texts at once; None for what suits the hardware.
         max_length: Tokens of a text at most; None for what the model takes.
         present_only: False keeps what isn't in the text, and writes as a plain `generate` does.
-        threshold: Of a model that marks: lower finds more; see `words.read_marks`.
+        threshold: Of a model that marks: lower finds more; see `marks.read_marks`.
         scores: Of a model that marks: whether each keyword comes with its probability.
         **generation: Passed to `generate`, or to CTranslate2's `translate_batch`.
 

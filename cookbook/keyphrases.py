@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from cookbook import words
+from cookbook import marks, words
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -190,7 +190,7 @@ def compute_marking_metrics(
             `text` and `keywords`.
         tokenizer: The model's, whose padding is left out.
         k: Cut-off of the figures `@k`.
-        threshold: As for `words.read_marks`.
+        threshold: As for `marks.read_marks`.
 
     Returns:
         A function from an `EvalPrediction` with logits of shape (texts, tokens, 3) to the figures
@@ -218,10 +218,9 @@ def compute_marking_metrics(
         found, order = [], []
         for ids, logits in zip(prediction.inputs, prediction.predictions, strict=True):
             row = rows[tuple(ids[bare(ids)])]
-            marks = softmax(logits[bare(ids)].astype(float), axis=-1)[:, 1:]
-            found.append(
-                [name for name, _ in words.read_marks(texts[row], places[row], marks, threshold)]
-            )
+            probable = softmax(logits[bare(ids)].astype(float), axis=-1)[:, 1:]
+            pieces = marks.of_pieces(texts[row], places[row], probable)
+            found.append([name for name, _ in marks.read_marks(texts[row], pieces, threshold)])
             order.append(row)
         return keyphrase_metrics(
             [texts[row] for row in order], found, [gold[row] for row in order], k

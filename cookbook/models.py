@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit, softmax
 from tqdm.auto import tqdm
 
-from cookbook import words
+from cookbook import marks, words
 from cookbook.runtimes import EXPORTED, Torch, read_json, read_network, read_tokenizer
 from cookbook.tables import strings
 
@@ -123,7 +123,7 @@ class Model:
         Args:
             texts: The texts.
             batch_size: Texts at once; None for what suits the hardware.
-            threshold: Of a marker, as for `words.read_marks`; None for its configuration's
+            threshold: Of a marker, as for `marks.read_marks`; None for its configuration's
                 `keyword_threshold`, or 0.5.
             **options: Of a writer: what `generate` or `translate_batch` takes.
 
@@ -132,6 +132,32 @@ class Model:
             its score, a list per text; of a writer the lines, '' for a blank one.
         """
         texts = strings(texts)
+        found = self._answer(texts, batch_size, **options)
+        if self.kind != "marker":
+            return found
+        if threshold is None:
+            threshold = self.config.get("keyword_threshold", 0.5)
+        pairs = zip(texts, found, strict=True)
+        return [marks.read_marks(text, each, threshold) for text, each in pairs]
+
+    def probabilities(self, texts: Iterable[str], batch_size: int | None = None) -> Any:
+        """Say how sure the model is of each label, or of each piece of a word.
+
+        Args:
+            texts: The texts.
+            batch_size: Texts at once; None for what suits the hardware.
+
+        Returns:
+            Of a classifier what `predict` returns. Of a marker an array per text of the
+            probabilities that a piece begins a keyword and that it goes on, shape (pieces, 2); see
+            `marks.of_pieces`.
+
+        Raises:
+            ValueError: The model writes.
+        """
+        return self.of_kind("classifier", "marker")._answer(strings(texts), batch_size)
+
+    def _answer(self, texts: list[str], batch_size: int | None, **options: Any) -> Any:
         asked = [place for place, text in enumerate(texts) if text.strip()]
         rows = self.runtime.encode([texts[place] for place in asked]) if asked else []
         batches: list[list[int]] = []
@@ -147,7 +173,7 @@ class Model:
             for i, each in zip(batch, answer, strict=True):
                 given[i] = each
         if self.kind == "marker":
-            return self._keywords(texts, asked, rows, given, threshold)
+            return self._marks(texts, asked, rows, given)
         found: Any = [""] * len(texts)
         if self.kind == "classifier":
             found = np.full((len(texts), len(self.names)), np.nan)
@@ -159,22 +185,17 @@ class Model:
         one_each = self.config.get("problem_type") == "multi_label_classification"
         return expit(found) if one_each or len(self.names) == 1 else softmax(found, axis=-1)
 
-    def _keywords(
-        self, texts: list[str], asked: list[int], rows: Any, given: Any, threshold: float | None
-    ) -> list[list[tuple[str, float]]]:
-        """Read keywords off the logits of each text's windows."""
-        if threshold is None:
-            threshold = self.config.get("keyword_threshold", 0.5)
+    def _marks(self, texts: list[str], asked: list[int], rows: Any, given: Any) -> list[np.ndarray]:
+        """Join the logits of each text's windows, and give its pieces their probabilities."""
         begins = np.array([[name[0] == mark for mark in "BI"] for name in label_names(self.config)])
         windows: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
         for row, logits in zip(rows, given, strict=True):
-            if logits is None:  # a text without a token
-                continue
-            marks = softmax(logits[: len(row)], axis=-1) @ begins
-            windows[asked[row[0, 4]]].append((row[:, 2:4], marks))
-        found: list[list[tuple[str, float]]] = [[] for _ in texts]
+            if logits is not None:  # a text without a token
+                probable = softmax(logits[: len(row)], axis=-1) @ begins
+                windows[asked[row[0, 4]]].append((row[:, 2:4], probable))
+        found = [np.zeros((len(words.places(text)), 2)) for text in texts]
         for place, parts in windows.items():
-            found[place] = words.read_marks(texts[place], *_joined(parts), threshold)
+            found[place] = marks.of_pieces(texts[place], *_joined(parts))
         return found
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cookbook import extra
-from cookbook.words import token_places
+from cookbook.marks import token_places
 
 # Neither torch nor transformers is imported up here: an exported model needs neither.
 if TYPE_CHECKING:

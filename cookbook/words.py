@@ -44,6 +44,9 @@ _ALONE = rf"(?=\w)[{_UNSPACED}]{_MARK}*"
 WORD = rf"[{_HANGUL}]+|{_ALONE}|{_DOT}{_RUN}(?:(?:[+#]+[./-]?|[./&\u2010\u2011-]){_RUN})*{_SIGN}"
 """Pattern of a word for `re`; 'C++', 'Next.js', '.NET', 'CI/CD' and 'Wi-Fi' are one each."""
 
+DOTTED = rf"{_RUN}(?:\.{_RUN})+"
+"""Pattern of a name with dots within, such as 'Next.js' and '2.1.0'."""
+
 _WORDS = re.compile(WORD)
 _EMOJI = rf"[\U0001f1e6-\U0001f1ff]{{2}}|[^\w\s](?:{_MARK}|(?<=\u200d)[^\w\s])*"
 # Korean puts particles behind a noun without a space, so its syllables stand alone in matching.
@@ -60,7 +63,6 @@ _NOISE = re.compile(
 _VERSION = re.compile(r"(?<=\S)\s+v?\d+(\.\d+|\.x)*(-?(alpha|beta|rc)\.?\d*)?$", re.IGNORECASE)
 # What tokenizers that lower-case put into 'C++', 'C#' and '.NET'.
 _APART = re.compile(r"\s+(?=#|\+\s*\+|\+$)|(?<=\+)\s+(?=\+)|(?<![\w.]\.)(?<=\.)\s+(?=[^\W\d_])")
-_DOTTED = re.compile(rf"{_RUN}(?:\.{_RUN})+")
 # A comma between two digits is part of a name, '2,4-D'.
 _BREAK = r"[;\n|，；、｜،؛]|(?<!\d),|,(?!\d)"
 _FIELD = re.compile(
@@ -358,71 +360,6 @@ def mark(text: str, keywords: Iterable[str]) -> list[tuple[str, bool]]:
         cut += [(text[end:start], False), (text[start:stop], True)]
         end = stop
     return [piece for piece in [*cut, (text[end:], False)] if piece[0]]
-
-
-def token_places(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Return where tokens stand, shape (tokens, 2), without the space that some begin with.
-
-    Example:
-        >>> token_places("to Go", [(0, 2), (2, 5)]).tolist()
-        [[0, 2], [3, 5]]
-    """
-    return np.array(
-        [(stop - len(text[start:stop].lstrip()), stop) for start, stop in offsets], np.int64
-    ).reshape(-1, 2)
-
-
-def read_marks(
-    text: str, tokens: np.ndarray, marks: np.ndarray, threshold: float = 0.5
-) -> list[tuple[str, float]]:
-    """Read keywords off the probabilities that a model gives the tokens of a text.
-
-    A piece (see `pieces`) takes the mean of its tokens, and is inside a keyword where that reaches
-    the threshold; a new keyword begins where B is likelier than I.
-
-    Args:
-        text: The text.
-        tokens: First character and the one after the last of each token, shape (tokens, 2).
-        marks: Probabilities of B (a keyword begins) and I (it goes on), shape (tokens, 2).
-        threshold: Lower finds more, of which fewer are right.
-
-    Returns:
-        Each keyword as it stands in the text, once, and the least probability of its pieces.
-
-    Example:
-        >>> read_marks("In Go", np.array([[0, 2], [3, 5]]), np.array([[0.1, 0], [0.9, 0]]))
-        [('Go', 0.9)]
-    """
-    there = places(text)
-    ends = np.array([span for _, span in there]).reshape(-1, 2)
-    first = tokens[:, 1].searchsorted(ends[:, 0], "right")
-    last = tokens[:, 0].searchsorted(ends[:, 1], "left")
-    sums = np.vstack([np.zeros((1, 2)), np.cumsum(marks, axis=0)])
-    inside = ((sums[last] - sums[first]) / np.maximum(last - first, 1)[:, None]).sum(axis=1)
-    begins = np.append(marks[:, 0] > marks[:, 1], False)[first]
-    for dotted in _DOTTED.finditer(text):  # '2.1.0' and 'Next.js' are inside or outside as a whole
-        parts = (ends[:, 0] >= dotted.start()) & (ends[:, 1] <= dotted.end())
-        inside[parts] = inside[parts].mean()
-        begins[np.flatnonzero(parts)[1:]] = False
-    # A dash between spaces is no part of a name, as a hyphen is.
-    dash = np.array(
-        [p == "-" and (text[a - 1 : a] + text[b : b + 1]).isspace() for p, (a, b) in there], bool
-    )
-    runs: list[list[int]] = []
-    for i in np.flatnonzero((inside >= threshold) & (last > first) & ~dash).tolist():
-        if runs and runs[-1][-1] == i - 1 and not begins[i]:
-            runs[-1].append(i)
-        else:
-            runs.append([i])
-    found: dict[str, tuple[str, float]] = {}
-    for run in runs:
-        named = [i for i in run if any(map(str.isalnum, there[i][0]))]  # no bracket at its ends
-        if named:
-            run = list(range(named[0], named[-1] + 1))
-            keyword = " ".join(text[ends[run[0], 0] : ends[run[-1], 1]].split())
-            known, best = found.get(fold(keyword), (keyword, 0.0))
-            found[fold(keyword)] = known, max(best, float(inside[run].min()))
-    return list(found.values())
 
 
 def canonical(name: str) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
-from cookbook import words
+from cookbook import marks, words
 
 
 def decomposed(text):
@@ -303,11 +303,16 @@ MARKED = "Next.js and C++ (or Go), not Next.js"
 TOKENS = np.array([[m.start(), m.end()] for m in re.finditer(r"\w+|[^\w\s]", MARKED)])
 
 
+def read_tokens(text, tokens, probable, threshold=0.5):
+    pieces = marks.of_pieces(text, np.array(tokens), np.array(probable))
+    return marks.read_marks(text, pieces, threshold)
+
+
 def read(threshold=0.5, **likely):
     """Read the marks of tokens that are named; the others are outside."""
     said = {"+": (0, 0.9), ".": (0, 0.9), "(": (0, 0.9), ")": (0, 0.9), **likely}
     probable = [said.get(MARKED[start:stop], (0.1, 0)) for start, stop in TOKENS]
-    return words.read_marks(MARKED, TOKENS, np.array(probable), threshold)
+    return read_tokens(MARKED, TOKENS, probable, threshold)
 
 
 def test_marks_are_read_in_the_spelling_of_the_text_each_keyword_once():
@@ -320,16 +325,16 @@ def test_a_lower_threshold_finds_more():
     assert [name for name, _ in read(Go=(0.4, 0), C=(0.9, 0))] == ["C++"]
     dot = {".": (0.1, 0)}
     assert [name for name, _ in read(0.3, Go=(0.4, 0), C=(0.9, 0), **dot)] == ["C++", "Go"]
-    assert words.read_marks("", np.zeros((0, 2)), np.zeros((0, 2))) == []
+    assert read_tokens("", np.zeros((0, 2)), np.zeros((0, 2))) == []
 
 
 def test_two_keywords_side_by_side_stay_two():
-    text, tokens = "Kafka Redis", np.array([[0, 5], [6, 11]])
-    assert words.read_marks(text, tokens, np.array([[0.9, 0], [0.8, 0.1]])) == [
+    text, tokens = "Kafka Redis", [[0, 5], [6, 11]]
+    assert read_tokens(text, tokens, [[0.9, 0], [0.8, 0.1]]) == [
         ("Kafka", pytest.approx(0.9)),
         ("Redis", pytest.approx(0.9)),
     ]
-    assert words.read_marks(text, tokens, np.array([[0.9, 0], [0.1, 0.8]]))[0][0] == "Kafka Redis"
+    assert read_tokens(text, tokens, [[0.9, 0], [0.1, 0.8]])[0][0] == "Kafka Redis"
 
 
 def test_what_rises_is_told_from_three_posts():
