@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from http.client import HTTPException
 from itertools import chain, dropwhile, islice
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -86,7 +87,7 @@ def local_file(source: str, folder: str) -> Path:
 def pieces_of(
     path: Path, where: str, columns: Sequence[str], rows: int, options: Mapping[str, str]
 ) -> Iterator[pa.Table]:
-    """Yield what a file holds as Arrow tables, those of a CSV or Parquet with `rows` rows at most.
+    """Yield what a file holds as Arrow tables of one schema, with `rows` rows at most.
 
     Raises:
         ValueError: It holds something else, no rows of one width, or not these columns.
@@ -106,7 +107,7 @@ def pieces_of(
     elif kind:
         raise ValueError(f"{where} can't be read: it is {kind}.")
     elif start.startswith((b'{"', b"[{")):
-        yield _json_table(path, where)
+        yield from _json_tables(path, where, rows)
     else:
         lines = csv_rows(path, where, columns, options)
         names = next(lines)
@@ -118,19 +119,37 @@ def pieces_of(
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def _json_table(path: Path, where: str) -> pa.Table:
-    text = path.read_text("utf-8-sig")
+def _json_tables(path: Path, where: str, rows: int) -> Iterator[pa.Table]:
+    """Read JSON lines in pieces, or one list whole; twice, since any row may bring a column."""
+
+    def blocks() -> Iterator[list[Any]]:
+        with path.open(encoding="utf-8-sig") as file:
+            lines: Iterator[str] = filter(str.strip, file)
+            first = next(lines)
+            if first.lstrip()[0] == "[":
+                yield json.loads("".join([first, *lines]))
+                return
+            lines = chain([first], lines)
+            while block := list(map(json.loads, islice(lines, rows))):
+                yield block
+
+    def table(block: list[Any], schema: pa.Schema | None = None) -> pa.Table:
+        names = schema.names if schema else list(dict.fromkeys(chain.from_iterable(block)))
+        types = schema.types if schema else [None] * len(names)
+        cells = ([row.get(name) for row in block] for name in names)
+        return pa.Table.from_arrays(list(map(pa.array, cells, types)), names)
+
     try:
-        lines = [line for line in text.split("\n") if line.strip()]
-        rows = json.loads(text) if text.lstrip()[0] == "[" else list(map(json.loads, lines))
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        cells = {name: [row.get(name) for row in rows] for name in names}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{where} isn't JSON with a row a line: {error}") from None
-    try:
-        return pa.Table.from_arrays([pa.array(cells[name]) for name in names], names)
+        first, *others = [(made := table(block)).schema for block in blocks()]
+        whole = pa.unify_schemas([first, *others], promote_options="permissive")
+        for block in blocks() if others else ():
+            yield table(block, whole)
+        if not others:
+            yield made
     except pa.ArrowException as error:
         raise ValueError(f"{where}: a column holds values of several kinds: {error}") from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{where} isn't JSON with a row a line: {error}") from None
 
 
 def csv_rows(

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 import filelock
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -104,7 +105,7 @@ def chunks(
     """Read a table in pieces, in the memory of one of them; see `read`.
 
     Args:
-        source: As for `read`; JSON lines are read whole.
+        source: As for `read`; a list in JSON is read whole.
         columns: Columns that have to be there.
         rows: Rows of a piece.
         **options: As for `read`.
@@ -134,6 +135,41 @@ def chunks(
                 yield piece.slice(start, rows)
         if empty:
             raise ValueError(f"{where} has no rows.")
+
+
+def sample(source: Table, column: str, rows: int, seed: int = 0, **options: str) -> pd.Series:
+    """Draw rows of one column at random, without replacement, in the memory of as many.
+
+    Blank and missing cells aren't drawn. Reservoir sampling (Vitter 1985, algorithm R).
+
+    Args:
+        source: As for `chunks`.
+        column: The column.
+        rows: Rows to draw; all, in their order, where there are fewer.
+        seed: Seed of the draw.
+        **options: As for `read`.
+
+    Returns:
+        The cells, in the order of the table.
+
+    Raises:
+        ValueError: As `read`.
+
+    Example:
+        >>> sample(pd.DataFrame({"text": list("abc")}), "text", 5).tolist()
+        ['a', 'b', 'c']
+    """
+    rng, seen = np.random.default_rng(seed), 0
+    drawn: dict[int, tuple[int, Any]] = {}
+    for piece in chunks(source, [column], 1000, **options):
+        for cell in piece.column(column).to_pylist():
+            if cell is None or not str(cell).strip():
+                continue
+            place = seen if seen < rows else int(rng.integers(seen + 1))
+            if place < rows:
+                drawn[place] = seen, cell
+            seen += 1
+    return pd.Series([cell for _, cell in sorted(drawn.values(), key=lambda pair: pair[0])])
 
 
 def row_count(source: Table) -> int | None:

@@ -1,8 +1,10 @@
 import csv
 import gzip
 import io
+import json
 import multiprocessing
 import threading
+import tracemalloc
 import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -207,6 +209,42 @@ def test_pieces_are_the_whole(file, tmp_path):
     assert tables.row_count(path) is None
     with pytest.raises(ValueError, match="no column 'headline'"):
         next(tables.chunks(parquet, ["headline"]))
+
+
+def test_json_lines_are_read_in_pieces_of_one_schema(file):
+    lines = [{"text": f"t{i}"} for i in range(12)]
+    lines[7]["n"], lines[10]["n"], lines[11]["tags"] = 1, 2.5, ["x"]
+    path = file("\n\n".join(map(json.dumps, lines)), "titles.jsonl")
+    pieces = list(tables.chunks(path, ["text"], 5))
+    assert [len(piece) for piece in pieces] == [5, 5, 2]
+    assert {piece.schema for piece in pieces} == {pieces[0].schema}
+    whole = pa.concat_tables(pieces).to_pylist()
+    assert whole[0] == {"text": "t0", "n": None, "tags": None}
+    assert [row["n"] for row in whole[7:]] == [1, None, None, 2.5, None]
+    path = file("\n".join(map(json.dumps, [*lines, {"text": 3}])), "titles.jsonl")
+    with pytest.raises(ValueError, match="several kinds"):
+        list(tables.chunks(path, ["text"], 5))
+
+
+@pytest.mark.parametrize("name", ["pool.csv", "pool.jsonl", "pool.parquet"])
+def test_a_sample_is_drawn_in_the_memory_of_a_sample(name, tmp_path):
+    rows = pd.DataFrame({"text": [f"{i} " + "long " * 800 for i in range(20_000)], "n": "x"})
+    rows.loc[::2, "text"] = " "
+    path = tables.write(rows, tmp_path / name)
+    tracemalloc.start()
+    drawn = tables.sample(path, "text", 100, seed=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    numbers = [int(text.split()[0]) for text in drawn]
+    assert len(numbers) == 100
+    assert numbers == sorted(numbers)
+    assert all(number % 2 for number in numbers)
+    assert 7_000 < sum(numbers) / 100 < 13_000
+    assert tables.sample(path, "text", 100, seed=1).equals(drawn)
+    assert not tables.sample(path, "text", 100, seed=2).equals(drawn)
+    if name != "pool.parquet":
+        assert peak < path.stat().st_size / 2
+    assert len(tables.sample(path, "text", 50_000)) == 10_000
 
 
 @pytest.mark.parametrize("name", ["a.csv", "A.CSV", "a.tsv", "a.jsonl", "a.parquet"])
