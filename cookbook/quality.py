@@ -15,7 +15,7 @@ from rapidfuzz import fuzz
 from cookbook import tables, words
 from cookbook.data import doubtful_labels, label_names
 from cookbook.surface import first_duplicate as first_duplicate
-from cookbook.surface import near_duplicates, surface_giveaways
+from cookbook.surface import near_duplicates, surface_giveaways, words_and_letters
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -280,10 +280,7 @@ def doubtful(
 
 def _label_quality(texts: pd.Series, labels: pd.Series, folds: int, seed: int) -> tuple[Any, Any]:
     from cleanlab.rank import get_label_quality_scores
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline, make_union
 
     counts = labels.value_counts()
     if len(counts) < 2 or counts.min() < 2:
@@ -291,10 +288,8 @@ def _label_quality(texts: pd.Series, labels: pd.Series, folds: int, seed: int) -
             f"To doubt a label takes two labels with two rows each; here: {counts.to_dict()}"
         )
     ids, names = pd.factorize(labels, sort=True)
-    by_word = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    by_letter = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
-    model = make_pipeline(make_union(by_word, by_letter), LogisticRegression(max_iter=1000))
     parts = StratifiedKFold(min(folds, counts.min()), shuffle=True, random_state=seed)
+    model = words_and_letters()
     found = cross_val_predict(model, texts, ids, cv=parts, method="predict_proba")
     return names[found.argmax(axis=1)], get_label_quality_scores(ids, found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ from rapidfuzz import fuzz, process
 from tqdm.auto import tqdm
 
 from cookbook import words
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 Form = tuple[str, str, tuple[str, ...]]
 
@@ -30,6 +34,28 @@ SURFACE_FEATURES: dict[str, Callable[[str], float]] = {
     "characters": len,
     "words": lambda text: len(words.tokens(text)),
 }
+
+
+def words_and_letters(C: float = 1.0) -> Pipeline:
+    """Make an untrained TF-IDF of words, pairs of words and runs of letters, all in lower case.
+
+    Logistic regression on top. It takes seconds, and errs elsewhere than a language model.
+
+    Args:
+        C: Inverse of the strength of regularisation.
+
+    Example:
+        >>> trained = words_and_letters().fit(["Wow, cats", "Bank cuts rate"], ["bait", "fact"])
+        >>> trained.predict(["Rate cut"]).tolist()
+        ['fact']
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline, make_union
+
+    by_word = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    by_letter = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+    return make_pipeline(make_union(by_word, by_letter), LogisticRegression(C=C, max_iter=1000))
 
 
 def surface_giveaways(texts: pd.Series, labels: pd.Series) -> pd.DataFrame:
