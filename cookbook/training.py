@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -19,12 +20,17 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
+from transformers import (
+    DataCollatorForTokenClassification,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    TrainingArguments,
+)
 
 from cookbook.tables import write_atomically
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # What makes a run another run; everything else may change between a kill and its resumption.
 _IDENTITY = re.compile(
@@ -206,26 +212,11 @@ def last_checkpoint(trainer: Trainer) -> str | None:
     known by its base model's weights and which of them are trained, its label names, its settings,
     and the tokens and labels of both splits. Checkpoints of another run are moved aside and kept.
     """
-    folder, model = Path(str(trainer.args.output_dir)), cast("Any", trainer.model)
-    run = {
-        "model": [model.name_or_path, getattr(model.config, "_commit_hash", None)],
-        # Of the files, for the weights of a new head vary where no seed was set.
-        "weights": [_digest(path.read_bytes()) for path in _weights(model.name_or_path)],
-        "labels": list(map(str, model.config.id2label.values())),
-        "settings": {n: str(v) for n, v in vars(trainer.args).items() if _IDENTITY.fullmatch(n)},
-        "trained": sorted(n for n, p in model.named_parameters() if p.requires_grad),
-        "data": _fingerprint(trainer.train_dataset),
-        "validation": _fingerprint(trainer.eval_dataset),
-    }
-    marker = folder / "run.json"
-    known = json.loads(marker.read_text("utf-8")) if marker.is_file() else None
-    if known != run:
+    folder, run = Path(str(trainer.args.output_dir)), _identity(trainer)
+    if not _is_of(folder / "run.json", run):
         if any(folder.glob("checkpoint-*")):
-            numbered = (f"{folder.name}.other-run-{number}" for number in count(1))
-            aside = next(path for path in map(folder.with_name, numbered) if not path.exists())
-            folder.rename(aside)
-            print(f"{folder} held checkpoints of another run; they are now in {aside}")  # noqa: T201
-        write_atomically(marker, lambda half: half.write_text(json.dumps(run, indent=1), "utf-8"))
+            _put_aside(folder, "checkpoints of another run")
+        _mark(folder / "run.json", run)
         return None
     newest_first = sorted(folder.glob("checkpoint-*"), key=lambda p: -int(p.name.split("-")[1]))
     for checkpoint in newest_first:
@@ -235,6 +226,61 @@ def last_checkpoint(trainer: Trainer) -> str | None:
             print(f"Going on from {checkpoint}")  # noqa: T201
             return str(checkpoint)
     return None
+
+
+def train_once(trainer: Trainer, folder: str | Path) -> Path:
+    """Train to the end and save the model, or go on with it, or find it done by this very run.
+
+    A run is known as `last_checkpoint` knows it; beside the folder, `NAME.run.json` says which one
+    it holds. The checkpoints go when the model is saved.
+
+    Args:
+        trainer: Not yet trained.
+        folder: Where the model goes; what is there of another run is moved aside.
+
+    Returns:
+        The folder.
+    """
+    folder, run = Path(folder), _identity(trainer)
+    marker = folder.with_name(f"{folder.name}.run.json")
+    if not (_is_of(marker, run) and folder.is_dir()):
+        trainer.train(resume_from_checkpoint=last_checkpoint(trainer))
+        if folder.exists():
+            _put_aside(folder, "another model")
+        trainer.save_model(str(folder))
+        _mark(marker, run)
+    shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)
+    return folder
+
+
+def _identity(trainer: Trainer) -> dict[str, Any]:
+    """Return all that makes a run what it is."""
+    model = cast("Any", trainer.model)
+    return {
+        "model": [model.name_or_path, getattr(model.config, "_commit_hash", None)],
+        # Of the files, for the weights of a new head vary where no seed was set.
+        "weights": [_digest(path.read_bytes()) for path in _weights(model.name_or_path)],
+        "labels": list(map(str, model.config.id2label.values())),
+        "settings": {n: str(v) for n, v in vars(trainer.args).items() if _IDENTITY.fullmatch(n)},
+        "trained": sorted(n for n, p in model.named_parameters() if p.requires_grad),
+        "data": _fingerprint(trainer.train_dataset),
+        "validation": _fingerprint(trainer.eval_dataset),
+    }
+
+
+def _is_of(marker: Path, run: dict[str, Any]) -> bool:
+    return marker.is_file() and json.loads(marker.read_text("utf-8")) == run
+
+
+def _mark(marker: Path, run: dict[str, Any]) -> None:
+    write_atomically(marker, lambda half: half.write_text(json.dumps(run, indent=1), "utf-8"))
+
+
+def _put_aside(folder: Path, what: str) -> None:
+    numbered = (f"{folder.name}.other-run-{number}" for number in count(1))
+    aside = next(path for path in map(folder.with_name, numbered) if not path.exists())
+    folder.rename(aside)
+    print(f"{folder} held {what}, which is now in {aside}")  # noqa: T201
 
 
 def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Iterable[int]) -> pd.DataFrame:
@@ -254,6 +300,62 @@ def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Iterable[int]) 
     """
     rows = {seed: dict(run(seed)) for seed in tqdm(list(seeds), desc="Seeds")}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("seed")
+
+
+def soft_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+    """Return the cross-entropy with class ids or probabilities: a Trainer's `compute_loss_func`.
+
+    For one label a text, or one a token. Where texts may have several labels, leave it out: the
+    model's own loss takes probabilities.
+
+    Args:
+        outputs: Those of the model, with logits of shape (…, labels).
+        labels: Class ids of shape (…), or probabilities of shape (…, labels); -100 counts nothing.
+        num_items_in_batch: Given by the Trainer: labels other than -100 in all accumulated batches.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0]])
+        >>> soft_loss({"logits": logits}, torch.tensor([[1.0, 0.0]])).item().__round__(3)
+        0.127
+    """
+    logits = outputs["logits"].float().flatten(0, -2)
+    soft = labels.is_floating_point()
+    labels = labels.flatten(0, -2) if soft else labels.flatten()
+    real = (labels[:, 0] if soft else labels) != -100
+    summed = torch.nn.functional.cross_entropy(logits[real], labels[real], reduction="sum")
+    if num_items_in_batch is None:
+        return summed / real.sum()
+    # Of probabilities it counts each.
+    return summed * (logits.shape[-1] if soft else 1) / num_items_in_batch.sum()
+
+
+def soft_collator(
+    tokenizer: PreTrainedTokenizerBase, pad_to_multiple_of: int | None = None
+) -> Callable[[list[dict[str, Any]]], Any]:
+    """Make the collator of a marker whose labels are probabilities, or class ids.
+
+    `DataCollatorForTokenClassification` alone takes any label for a class id.
+
+    Args:
+        tokenizer: The model's.
+        pad_to_multiple_of: As there.
+
+    Returns:
+        A function from rows of `features.tokenize_marker` to a batch, padded with -100.
+    """
+    plain = DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
+
+    def collate(rows: list[dict[str, Any]]) -> Any:
+        if np.ndim(rows[0]["labels"]) == 1:
+            return plain(rows)
+        batch = plain([{**row, "labels": [0] * len(row["labels"])} for row in rows])
+        soft = torch.full((*batch["labels"].shape, 3), -100.0)
+        soft[batch["labels"] == 0] = torch.tensor(
+            np.concatenate([r["labels"] for r in rows])
+        ).float()
+        return {**batch, "labels": soft}
+
+    return collate
 
 
 def _defaults(batch_size: int, per_device_batch_size: int | None, metric: str) -> dict[str, Any]:
