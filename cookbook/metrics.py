@@ -136,6 +136,34 @@ def compute_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str
     return compute
 
 
+def expected_calibration_error(
+    scores: Sequence[float], right: Sequence[bool], bins: int = 15
+) -> float:
+    """Say how far probabilities are from the shares of right answers, on average.
+
+    Texts are put into bins of equal width by probability; within each, mean probability and share
+    of right answers are compared (Guo et al. 2017, https://arxiv.org/abs/1706.04599, with 15 bins).
+
+    Args:
+        scores: The probability of each answer, from 0 to 1.
+        right: Whether it was right.
+        bins: Number of bins.
+
+    Raises:
+        ValueError: The two differ in length, or are empty.
+
+    Example:
+        >>> round(expected_calibration_error([0.9, 0.9, 0.6], [True, True, False]), 3)
+        0.267
+    """
+    if len(scores) != len(right) or not len(scores):
+        raise ValueError(f"{len(scores)} probabilities for {len(right)} answers")
+    frame = pd.DataFrame({"score": np.asarray(scores, float), "right": np.asarray(right, float)})
+    place = np.minimum((frame["score"] * bins).astype(int), bins - 1)
+    sums = frame.groupby(place).sum()
+    return float((sums["score"] - sums["right"]).abs().sum() / len(frame))
+
+
 def pass_rates(challenge: pd.DataFrame, predictions: Sequence[str]) -> pd.DataFrame:
     """Score a challenge set by group, in the manner of CheckList (Ribeiro et al. 2020).
 

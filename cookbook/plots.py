@@ -305,6 +305,29 @@ def comparison(table: pd.DataFrame, measure: str = "accuracy") -> Figure:
 
 
 @_styled
+def confidence(scores: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw how sure a model is of its answers, on one kind of texts beside another.
+
+    Args:
+        scores: Probabilities of the answers, by kind.
+
+    Example:
+        >>> figure = confidence({"validation": [0.99, 0.9], "headlines": [0.6, 0.98]})
+    """
+    figure, axes = _figure(6, 3)
+    bins = np.linspace(0.5, 1, 26)
+    for name, values in scores.items():
+        shares = np.full(len(values), 1 / max(len(values), 1))
+        label = f"{name} (mean {np.nanmean(values):.3f})"
+        axes.hist(np.clip(values, 0.5, 1), bins=bins, weights=shares, alpha=0.6, label=label)
+    axes.set(title="How sure", xlabel="probability of the likeliest label", yscale="log")
+    axes.set_ylabel("share of the texts")
+    axes.yaxis.set_major_formatter("{x:.1%}")
+    axes.legend()
+    return figure
+
+
+@_styled
 def learning_curve(curve: pd.DataFrame) -> Figure:
     """Draw accuracy against the number of training rows: the mean over seeds, and their spread.
 
@@ -323,7 +346,8 @@ def learning_curve(curve: pd.DataFrame) -> Figure:
         axes.plot(spread["mean"], marker="o", label=name)
         axes.fill_between(spread.index, spread["min"], spread["max"], alpha=0.15)
     sizes = sorted(curve["rows"].unique())
-    axes.set(title="Learning curve", xlabel="training rows", ylabel="accuracy", xscale="log")
+    axes.set(title="Learning curve", xlabel="training rows", ylabel="accuracy")
+    axes.set_xscale("symlog", linthresh=next(filter(None, sizes), 1))  # has a place for 0
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
     axes.yaxis.set_major_formatter("{x:.1%}")
