@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import wraps
 from inspect import cleandoc
 from pathlib import Path
@@ -185,6 +186,71 @@ def answer(
         cookbook answer titles.csv answered.csv out/clickbait/model
     """
     return cookbook.inference.answer_file(**locals())
+
+
+@_command
+def teach(
+    models: Annotated[list[str], Argument(help="Fine-tuned models of one kind: the teachers.")],
+    unlabelled: Annotated[str, Option(help="Table of texts: CSV, JSONL or Parquet.")],
+    labelled: Annotated[str, Option(help="Table of labelled texts, which teach and watch.")] = "",
+    measured: Annotated[list[str] | None, Option(help="Texts to stay unseen; repeatable.")] = None,
+    out: Annotated[Path, Option(help="Folder for the rounds.")] = Path("taught"),
+    base: Annotated[str, Option(help="What a student starts as, else the first model.")] = "",
+    sample: Annotated[int, Option(help="Unlabelled texts to take, at random.")] = 8000,
+    rounds: Annotated[int, Option(help="Rounds at most.")] = 2,
+    sure: Annotated[float, Option(help="From which a text teaches, but in the last round.")] = 0.8,
+    epochs: Annotated[float, Option(help="Of each student.")] = 3,
+    learning_rate: Annotated[float, Option(help="Of each student.")] = 5e-5,
+    text: _Text = "text",
+    label: Annotated[str, Option(help="Name of the column of labels.")] = "label",
+    keywords: _Keywords = None,
+    seed: _Seed = 0,
+) -> Any:
+    """Teach a model on texts without labels.
+
+    The models label the texts; a student learns that, and teaches the next round, for as long as it
+    helps. A part of the labelled texts watches over the rounds. Without --labelled, a fifth of the
+    texts with the models' own labels stands in for them: what the models have wrong then goes
+    unseen. It can be stopped at any time; the same command goes on where it was.
+
+    Example:
+        cookbook teach out/clickbait/model --unlabelled headlines.csv --labelled titles.csv
+    """
+    import pandas as pd
+
+    from cookbook import data, inference, labels, tables, words
+    from cookbook import teach as work
+
+    pool = tables.sample(unlabelled, text, sample, seed).sample(frac=1, random_state=seed).tolist()
+    held_out = [cell for file in measured or [] for cell in tables.sample(file, text, 10**9)]
+    first = inference.load(models[0]).of_kind("classifier", "marker")
+    marking = first.kind == "marker"
+    columns: dict[str, Any] = {"label": label}
+    if marking:
+        columns = {"label": None, "keywords": keywords or "keywords"}
+    if labelled:
+        rows = tables.read(labelled, [text])
+    else:
+        fifth, pool = pool[: len(pool) // 5], pool[len(pool) // 5 :]
+        found = work.likeliest(work.soft_labels(models, fifth), fifth)
+        rows = pd.DataFrame({text: fifth, **found})
+        columns |= {name: name for name in found}
+    keys = rows[text].astype(str).map(words.normalise)
+    unseen = ~(keys.duplicated() | keys.isin(set(map(words.normalise, held_out))))
+    if not unseen.all():
+        told = f"{(~unseen).sum()} of {len(rows)} labelled texts repeat another or a measured one."
+        warnings.warn(f"{told} They are left out.", stacklevel=1)
+    splits = data.load_splits(rows[unseen], text=text, **columns, seed=seed)
+    if not marking:
+        splits = labels.encode_labels(splits, names=first.names)
+    settings: dict[str, Any] = {"num_train_epochs": epochs, "learning_rate": learning_rate}
+    build = work.student(base or models[0], models[0], **settings)
+    options: dict[str, Any] = {"rounds": rounds, "sure": sure, "seeds": [seed]}
+    options |= {"held_out": held_out, "watch": bool(labelled)}
+    with redirect_stdout(sys.stderr):  # where the Trainer's log belongs
+        result = work.teach_rounds(splits, pool, models, build, out, **options)
+    typer.echo(result)
+    return result.models[result.best][0]
 
 
 @_command

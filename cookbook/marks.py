@@ -70,8 +70,10 @@ def to_tokens(text: str, tokens: np.ndarray, marks: np.ndarray) -> np.ndarray:
                [   0.1,    0.9,    0. ],
                [   0.1,    0. ,    0.9]])
     """
-    ends, marks = _ends(text), np.asarray(marks, float).reshape(-1, 2)
-    piece = np.minimum(ends[:, 1].searchsorted(tokens[:, 0], "right"), len(ends) - 1)
+    # A piece more, for tokens that are in none.
+    ends = np.vstack([_ends(text), [[len(text), len(text)]]])
+    marks = np.vstack([np.asarray(marks, float).reshape(-1, 2), [[0, 0]]])
+    piece = np.minimum(ends[:-1, 1].searchsorted(tokens[:, 0], "right"), len(ends) - 1)
     real = tokens[:, 0] < tokens[:, 1]  # special tokens are empty
     marks = np.where((real & (ends[piece, 0] < tokens[:, 1]))[:, None], marks[piece], 0)
     inside, begins = marks.sum(axis=1), marks[:, 0]

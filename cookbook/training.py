@@ -240,16 +240,26 @@ def train_once(trainer: Trainer, folder: str | Path) -> Path:
 
     Returns:
         The folder.
+
+    Raises:
+        ValueError: It is the Trainer's own, for checkpoints.
     """
-    folder, run = Path(folder), _identity(trainer)
+    folder, run, checkpoints = Path(folder), _identity(trainer), Path(str(trainer.args.output_dir))
+    if folder.resolve() == checkpoints.resolve():
+        raise ValueError(f"{folder} is the folder of the checkpoints: save the model elsewhere.")
     marker = folder.with_name(f"{folder.name}.run.json")
     if not (_is_of(marker, run) and folder.is_dir()):
         trainer.train(resume_from_checkpoint=last_checkpoint(trainer))
+        marker.unlink(missing_ok=True)  # what the folder holds is nobody's until it is whole
         if folder.exists():
             _put_aside(folder, "another model")
         trainer.save_model(str(folder))
         _mark(marker, run)
-    shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)
+    for checkpoint in checkpoints.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    (checkpoints / "run.json").unlink(missing_ok=True)
+    with suppress(OSError):  # something else lies there
+        checkpoints.rmdir()
     return folder
 
 

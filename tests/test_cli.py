@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from cookbook import cli, inference
+from cookbook import cli, inference, tables
+from tests.running import ROOT
 from tests.servers import hub as hub_server
 from tests.servers.scripted_ollama import serving, title
 
@@ -46,6 +47,7 @@ def command(*words, **environment):
         "page": ["--port", "--host", "--share", "--example", "Ctrl-C"],
         "export": ["--no-int8", "without torch"],
         "push": ["--kind", "--private", "dataset", "--dry-run"],
+        "teach": ["--unlabelled", "--labelled", "--measured", "--base", "--rounds"],
     }.items(),
 )
 def test_help_says_what_a_command_does_and_shows_it(name, words):
@@ -283,3 +285,52 @@ def test_a_table_and_a_page_are_pushed_with_what_was_said_of_them(few_titles, hu
     assert "keyword-extraction" in card
     assert typed("push", "maker/bait", "maker/page", "--kind", "space").exit_code == 0
     assert "maker/bait" in hub.files("space", "maker/page")["app.py"].decode()
+
+
+# --- Learning from texts without labels
+
+
+@pytest.mark.slow
+def test_teach_makes_a_student_from_files_and_goes_on(trained, titles, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pool = titles.tail(90)[["text"]].rename(columns={"text": "headline"})
+    pool.to_json("pool.jsonl", orient="records", lines=True)
+    few = titles.head(200).rename(columns={"text": "headline", "label": "kind"})
+    pd.concat([few, few.head(3)]).to_csv("titles.csv", index=False)
+    pool.head(2).to_csv("real.csv", index=False)
+    words = ["teach", trained.folder, "--unlabelled", "pool.jsonl", "--labelled", "titles.csv"]
+    words += ["--measured", "real.csv", "--text", "headline", "--label", "kind", "--sample", 60]
+    words += ["--rounds", 1, "--epochs", 1, "--out", "taught"]
+    done = typed(*words)
+    assert done.exit_code == 0, done.output
+    folder = done.stdout.splitlines()[-1]
+    assert folder == "taught/round-1/seed-0"
+    assert "validation_loss" in done.stdout
+    assert "3 of 203 labelled texts repeat another" in done.stderr
+    used = tables.read("taught/round-1/pool.parquet")
+    copies = used["text"].isin(pool["headline"].head(2))
+    assert (used.loc[copies, "left_out"] == "copy of a held-out text").all()
+    assert len(used) == 60
+    answers = inference.classify(few["headline"].tolist(), folder)
+    assert (answers["label"].to_numpy() == few["kind"].to_numpy()).mean() > 0.9
+    made = (tmp_path / folder / "model.safetensors").stat().st_mtime_ns
+    assert typed(*words).stdout == done.stdout
+    assert (tmp_path / folder / "model.safetensors").stat().st_mtime_ns == made
+    # A key to the labels isn't needed.
+    alone = typed("teach", trained.folder, "--unlabelled", "pool.jsonl", "--text", "headline",
+                  "--rounds", 1, "--epochs", 1, "--out", "alone")  # fmt: skip
+    assert alone.exit_code == 0, alone.output
+    assert alone.stdout.splitlines()[-1] == "alone/round-1/seed-0"
+
+
+@pytest.mark.slow
+def test_teach_makes_a_marker_too(marker, short_posts, tmp_path):
+    short_posts.to_csv(tmp_path / "posts.csv", index=False)
+    rows = tables.read(ROOT / "data" / "tech_keywords.csv").tail(30)[["text"]]
+    rows.to_csv(tmp_path / "pool.csv", index=False)
+    done = typed("teach", marker, "--unlabelled", tmp_path / "pool.csv",
+                 "--labelled", tmp_path / "posts.csv", "--rounds", 1, "--epochs", 2,
+                 "--out", tmp_path / "taught")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    folder = done.stdout.splitlines()[-1]
+    assert inference.extract_keywords(short_posts["text"].tolist(), folder)[0]

@@ -99,6 +99,39 @@ def test_another_run_s_checkpoints_are_moved_aside_not_gone_on_from(runs, tmp_pa
     assert (killed / "checkpoints.other-run-1" / "checkpoint-4").is_dir()
 
 
+def interrupted(folder):
+    os.makedirs(folder)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_once(few_titles, tmp_path, monkeypatch):
+    splits = data.load_splits(few_titles.groupby("label").head(20))
+    settings = {"max_steps": 1, **small.UNSCORED}
+
+    def trainer(**more):
+        return small.classifier(splits, tmp_path / "out" / "checkpoints", **settings, **more)
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
+    folder = training.train_once(trainer(), tmp_path / "out" / "model")
+    made = (folder / "model.safetensors").stat().st_mtime_ns
+    assert training.train_once(trainer(), folder) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == made
+    assert sorted(path.name for path in folder.parent.iterdir()) == [
+        "model", "model.run.json", "notes.txt"
+    ]  # fmt: skip
+    # Killed when half is saved, what lies there is nobody's.
+    other = trainer(learning_rate=1e-3)
+    monkeypatch.setattr(other, "save_model", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_once(other, folder)
+    training.train_once(trainer(), folder)
+    assert (folder.parent / "model.other-run-2").is_dir()
+    with pytest.raises(ValueError, match="is the folder of the checkpoints"):
+        training.train_once(trainer(), tmp_path / "out" / "checkpoints")
+
+
 @pytest.mark.parametrize("runs", ["writer"], indirect=True)
 def test_one_row_to_validate_on_is_enough_to_be_scored(runs):
     state = runs[1] / "whole" / "checkpoints" / "checkpoint-6" / "trainer_state.json"
