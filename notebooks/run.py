@@ -8,6 +8,7 @@ into the notebooks themselves.
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -48,6 +49,7 @@ DEMO: dict[str, dict[str, Any]] = {
     "keywords/3_mark_keywords": {
         "base_model": "minilm",
         "epochs": 1,
+        "unlabelled_posts": "none",
         "learning_rate": 4e-4,
         "frozen_layers": 1,
         "output_dir": "out/keywords_marked",
@@ -80,6 +82,17 @@ FROM_HUB: dict[str, dict[str, Any]] = {
         "output_dir": "out/your_own",
     }
 }
+# The one that learns from texts without labels, from the start.
+TAUGHT: dict[str, dict[str, Any]] = {
+    "clickbait/4_learn_from_unlabelled": {
+        "base_model": "minilm",
+        "sizes": [500, 2000],
+        "learning_rate": 1.5e-4,
+        "frozen_layers": 2,
+        "student_seeds": [0, 1],
+        "output_dir": "out/clickbait_taught",
+    }
+}
 # The guide, which no demo needs.
 GUIDE: dict[str, dict[str, Any]] = {
     "guide/choose_a_model": {
@@ -108,11 +121,12 @@ COMPARED: dict[str, dict[str, Any]] = {
         "output_dir": "out/keywords_compared",
     },
 }
+EVERY = SMALL_LLM | DEMO | FROM_HUB | GUIDE | COMPARED | TAUGHT
 # What the committed outputs are made with beyond that.
 REFRESH: dict[str, dict[str, Any]] = {
     "clickbait/2_fine_tune_albert": {"seeds": [0, 1, 2]},
     "keywords/2_fine_tune_bart": {"epochs": 1.18},
-    "keywords/3_mark_keywords": {"epochs": 3.5},
+    "keywords/3_mark_keywords": {"epochs": 3.5, "unlabelled_posts": ""},
 }
 
 # Pictures for the README, taken from the figures of a refreshed run.
@@ -132,7 +146,10 @@ def execute(name: str, where: Path = ROOT, /, **parameters: Any) -> Path:
         where: Folder to run it in, from which its paths count.
         **parameters: Replace those above and those of the notebook's `parameters` cell.
     """
-    settings = {**{**DEMO, **SMALL_LLM, **FROM_HUB, **GUIDE, **COMPARED}[name], **parameters}
+    settings = {
+        **{**DEMO, **SMALL_LLM, **FROM_HUB, **GUIDE, **COMPARED, **TAUGHT}[name],
+        **parameters,
+    }
     folder = where / settings["output_dir"]
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / f"{Path(name).name}.ipynb"
@@ -266,17 +283,22 @@ def main() -> None:
     parser.add_argument("task", choices=["demo", "refresh"])
     parser.add_argument("only", nargs="?", default="", help="run those whose path contains this")
     parser.add_argument("--real-headlines", help="CSV or address to measure on instead")
+    parser.add_argument("--unlabelled", help="the same, to learn from without labels")
     parser.add_argument("--real-posts", help="the same, of posts with keywords")
+    parser.add_argument("--unlabelled-posts", help="posts to learn from without keywords")
     arguments = parser.parse_args()
     again = arguments.task == "refresh"
-    every = {**SMALL_LLM, **DEMO, **FROM_HUB, **GUIDE, **COMPARED} if again else DEMO
-    names = [name for name in every if arguments.only in name]
+    names = [name for name in (EVERY if again else DEMO) if arguments.only in name]
     if not names:
-        parser.error(f"no notebook's path contains {arguments.only!r}: {', '.join(every)}")
+        parser.error(f"no notebook's path contains {arguments.only!r}: {', '.join(EVERY)}")
     for name in names:
         extra = dict(REFRESH.get(name, {})) if again else {}
-        if arguments.real_headlines and name[:12] in ("clickbait/2_", "clickbait/3_"):
+        if arguments.real_headlines and re.match("clickbait/[234]", name):
             extra["real_headlines"] = arguments.real_headlines
+        if arguments.unlabelled and name in TAUGHT:
+            extra["unlabelled"] = arguments.unlabelled
+        if arguments.unlabelled_posts and name == "keywords/3_mark_keywords":
+            extra["unlabelled_posts"] = arguments.unlabelled_posts
         if arguments.real_posts and name.startswith("keywords/") and name not in SMALL_LLM:
             extra["real_posts"] = arguments.real_posts
         if name in SMALL_LLM:  # what an earlier run wrote would be gone on from

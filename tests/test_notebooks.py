@@ -185,7 +185,11 @@ def test_the_marker_is_trained_measured_exported_and_counts_over_time(keyword_mo
     own = tables.read(ROOT / "data" / "tech_keywords.csv").head(300)
     own.to_csv(tmp_path / "own.csv", index=False)
     own.tail(20).to_csv(tmp_path / "real.csv", index=False)
+    tables.read(ROOT / "data" / "tech_keywords_more.csv")[["text"]].head(30).to_csv(
+        tmp_path / "pool.csv", index=False
+    )
     settings = {"posts": "own.csv", "real_posts": "real.csv", "epochs": 3, "batch_size": 8}
+    settings |= {"unlabelled_posts": "pool.csv"}
     executed = runner.execute(
         "keywords/3_mark_keywords", tmp_path, **settings, writer=str(keyword_model)
     )
@@ -198,6 +202,11 @@ def test_the_marker_is_trained_measured_exported_and_counts_over_time(keyword_mo
     assert results["challenge"]["all"] == pytest.approx(f1)
     assert f1 > 0.3
     assert {"test", "real"} <= set(results)
+    assert "30 of 30 texts teach" in text
+    found = inference.extract_keywords(challenge["text"], folder / "taught")
+    f1 = metrics.keyphrase_metrics(challenge["text"], found, gold)["f1@M"]
+    assert results["taught"]["challenge"] == pytest.approx(f1)
+    assert set(results["taught"]) == {"test", "challenge", "real"}
     config = json.loads((folder / "int8" / "config.json").read_text())
     assert config["keyword_threshold"] == results["threshold"]
     assert "real" in text
