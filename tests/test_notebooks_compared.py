@@ -3,7 +3,7 @@
 import pytest
 
 from cookbook import inference, metrics, tables, words
-from tests.running import NOWHERE, challenge_f1, outputs, runner
+from tests.running import NOWHERE, challenge_f1, challenge_passed, outputs, runner
 
 
 @pytest.mark.ollama
@@ -163,3 +163,52 @@ def test_without_a_server_the_shipped_data_stand_in_and_it_is_said(name, tmp_pat
     assert "NO OLLAMA SERVER: the shipped" in text
     assert "Skipped: there is no Ollama server." in text
     assert metrics.load_metrics(executed.parent)["model"].startswith("none")
+
+
+# --- The one that learns from texts without labels
+
+
+@pytest.fixture
+def titles_apart(titles, tmp_path):
+    titles.groupby("label").head(100).to_csv(tmp_path / "own.csv", index=False)
+    rest = titles.groupby("label").tail(60)
+    rest.head(80)[["text"]].to_csv(tmp_path / "pool.csv", index=False)
+    rest.tail(40)[["text", "label"]].to_csv(tmp_path / "real.csv", index=False)
+    settings = {"titles": "own.csv", "epochs": 2, "learning_rate": 3e-4, "frozen_layers": 0}
+    return settings | {"sizes": [20, 80], "teacher_seeds": [0, 1], "student_seeds": [0]}
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_files_without_labels(titles_apart, tmp_path):
+    files = {"unlabelled": "pool.csv", "real_headlines": "real.csv"}
+    name = "clickbait/4_learn_from_unlabelled"
+    executed = runner.execute(name, tmp_path, **titles_apart, **files)
+    folder, text = executed.parent, outputs(executed)
+    assert "of 80 texts teach" in text
+    assert "nothing to compare with" in text
+    results = metrics.load_metrics(folder)
+    assert list(results["rounds"]) == ["0", "1", "2"]
+    every = results["every"]
+    assert {"teacher 0", "teacher 1", "teachers together", "round 1 0", "round 2 0"} == set(every)
+    real = tables.read(tmp_path / "real.csv")
+    student = folder / "rounds-80" / "round-2" / "seed-0"
+    found = inference.classify(real["text"].tolist(), student)["label"].to_numpy()
+    assert every["round 2 0"]["real"] == pytest.approx((found == real["label"].to_numpy()).mean())
+    assert set(results["worth"]) == {"unlabelled 0", "unlabelled 20", "unlabelled 80"}
+    best = results["best"]
+    passed = challenge_passed(lambda texts: inference.classify(texts, folder / "model")["label"])
+    assert every[f"round {best} 0" if best else "teacher 0"]["challenge"] == pytest.approx(passed)
+    assert {"confidence.png", "worth.png"} <= {path.name for path in (folder / "figures").iterdir()}
+    assert "Nothing pushed" in text
+    assert "accuracy" in runner.summary(results)
+
+
+@pytest.mark.slow
+def test_without_headlines_it_shows_the_steps_on_hidden_labels(titles_apart, tmp_path):
+    name = "clickbait/4_learn_from_unlabelled"
+    settings = titles_apart | {"real_headlines": f"{NOWHERE}/real.csv", "rounds": 1}
+    executed = runner.execute(name, tmp_path, **settings)
+    text = outputs(executed)
+    assert "no gain shows" in text
+    assert "120 labelled, 40 unlabelled, 20 to measure on" in text
+    assert (executed.parent / "model" / "config.json").is_file()
