@@ -402,7 +402,7 @@ def test_a_killed_round_goes_on(trained, splits, pool, tmp_path):
         "test_teach.run_rounds(sys.argv[1], sys.argv[2], int(sys.argv[3]))"
     )
     (tmp_path / "pool.json").write_text(json.dumps(pool[:40]))
-    splits.save_to_disk(tmp_path / "splits")
+    splits.save_to_disk(str(tmp_path / "splits"))
     killed = [sys.executable, "-c", code, str(tmp_path), str(trained.folder)]
     assert subprocess.run([*killed, "30"], check=False, capture_output=True).returncode < 0
     assert list(tmp_path.glob("out/round-1/checkpoints-0/checkpoint-*"))
@@ -414,7 +414,7 @@ def test_a_killed_round_goes_on(trained, splits, pool, tmp_path):
 
 def run_rounds(folder, teacher, kill_at):
     folder = Path(folder)
-    splits = DatasetDict.load_from_disk(folder / "splits")
+    splits = DatasetDict.load_from_disk(str(folder / "splits"))
     make = teach.student(teacher, num_train_epochs=3, learning_rate=5e-5)
 
     def build(*given):
