@@ -146,10 +146,7 @@ def execute(name: str, where: Path = ROOT, /, **parameters: Any) -> Path:
         where: Folder to run it in, from which its paths count.
         **parameters: Replace those above and those of the notebook's `parameters` cell.
     """
-    settings = {
-        **{**DEMO, **SMALL_LLM, **FROM_HUB, **GUIDE, **COMPARED, **TAUGHT}[name],
-        **parameters,
-    }
+    settings = EVERY[name] | parameters
     folder = where / settings["output_dir"]
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / f"{Path(name).name}.ipynb"
