@@ -212,7 +212,11 @@ def last_checkpoint(trainer: Trainer) -> str | None:
     known by its base model's weights and which of them are trained, its label names, its settings,
     and the tokens and labels of both splits. Checkpoints of another run are moved aside and kept.
     """
-    folder, run = Path(str(trainer.args.output_dir)), _identity(trainer)
+    return _newest(Path(str(trainer.args.output_dir)), _identity(trainer))
+
+
+def _newest(folder: Path, run: dict[str, Any]) -> str | None:
+    """Return the newest whole checkpoint of this run."""
     if not _is_of(folder / "run.json", run):
         if any(folder.glob("checkpoint-*")):
             _put_aside(folder, "checkpoints of another run")
@@ -249,7 +253,7 @@ def train_once(trainer: Trainer, folder: str | Path) -> Path:
         raise ValueError(f"{folder} is the folder of the checkpoints: save the model elsewhere.")
     marker = folder.with_name(f"{folder.name}.run.json")
     if not (_is_of(marker, run) and folder.is_dir()):
-        trainer.train(resume_from_checkpoint=last_checkpoint(trainer))
+        trainer.train(resume_from_checkpoint=_newest(checkpoints, run))
         marker.unlink(missing_ok=True)  # what the folder holds is nobody's until it is whole
         if folder.exists():
             _put_aside(folder, "another model")
