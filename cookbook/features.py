@@ -190,11 +190,9 @@ def tokenize_marker(
             )
         for column, rows in (("labels", labels), ("offset_mapping", ends)):
             flat = np.concatenate(rows)
-            values = (
-                flat
-                if flat.ndim == 1
-                else pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
-            )
+            values = pa.array(flat.ravel())
+            if flat.ndim == 2:
+                values = pa.FixedSizeListArray.from_arrays(values, flat.shape[1])
             inputs[column] = pa.ListArray.from_arrays(inputs["input_ids"].offsets, values)
         made[name] = inputs
     return _add(splits, made)
