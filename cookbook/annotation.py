@@ -68,14 +68,14 @@ def annotate(
     fields: type[BaseModel] = TechKeywords,
     instruction: str = ANNOTATE,
     examples: Sequence[tuple[str, BaseModel]] | None = None,
-    model: str = "phi3",
+    model: str | Llm = "phi3",
     text: str = "text",
     per_call: int = 10,
     temperature: float = 0.2,
     seed: int = 0,
     concurrency: int = 4,
     num_ctx: int = 8192,
-    host: str | None = None,
+    host: str | Sequence[str] | None = None,
     timeout: float = 300,
     give_up_after: int = 50,
 ) -> Synthesis:
@@ -94,14 +94,14 @@ def annotate(
         instruction: What each field is to hold, for the LLM to read.
         examples: Texts with their right answers, to go before the question; None for the module's
             own where `fields` is `TechKeywords`, and for none elsewhere.
-        model: A model that the Ollama server has pulled.
+        model: A model that the Ollama server has pulled, or one on any server, from `llm.connect`.
         text: Column of the texts.
         per_call: Texts per question, 10 as in the article.
         temperature: Low, since the same text deserves the same keywords.
         seed: The first seed.
         concurrency: Questions at once.
         num_ctx: Tokens of question and answer together. A text that can't fit is rejected.
-        host: Address of the server; None for `OLLAMA_HOST`, or this machine's.
+        host: Address of the server, or several; None for `OLLAMA_HOST`, or this machine's.
         timeout: Seconds that an answer may take.
         give_up_after: Rejections in a row after which the model is said not to be up to it.
 

@@ -26,10 +26,19 @@ Row = Sequence[Any]
 
 
 class Answer(NamedTuple):
-    """What came back: the text, and '' or the reason why it can't be whole."""
+    """What came back: the text, '' or the reason why it can't be whole, and what was counted.
+
+    Attributes:
+        content: The text.
+        reason: '', or why it can't be whole.
+        input_tokens: Tokens read; 0 where the server doesn't tell.
+        output_tokens: Tokens written; 0 where the server doesn't tell.
+    """
 
     content: str
     reason: str
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 class Journal:
@@ -44,13 +53,16 @@ class Journal:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._file = Appender(path, ["question", *Answer._fields])
+        self._file = Appender(path, ["question", *Answer._fields], added=2)
         self._one_at_a_time = threading.Lock()
 
     def __enter__(self) -> Journal:
         """Lock the file and read it."""
         before = self._file.__enter__().before.to_numpy().tolist()
-        self.answers = {key: Answer(*answer) for key, *answer in before}
+        self.answers = {
+            key: Answer(content, reason, *(int(tokens or 0) for tokens in counts))
+            for key, content, reason, *counts in before
+        }
         return self
 
     def __exit__(self, *about: object) -> None:
@@ -165,12 +177,17 @@ class Synthesis:
         rows: The usable rows of this model and prompt, those of earlier runs included.
         rejected: The rejected ones; the last column is the reason.
         seconds: How long this run took.
+        input_tokens: Tokens that all questions so far had, of other models and prompts too, for
+            `economics.api_cost`; what the server didn't tell is missing.
+        output_tokens: Tokens of the answers.
     """
 
     path: Path
     rows: pd.DataFrame
     rejected: pd.DataFrame
     seconds: float
+    input_tokens: int = 0
+    output_tokens: int = 0
 
     @property
     def reasons(self) -> pd.Series:
@@ -187,6 +204,8 @@ class Synthesis:
         if bad:
             lines.append(f"{bad:,} rejected, in {beside(self.path, 'rejected')}")
             lines += [f"  {reason:<24} {n:>6,}" for reason, n in self.reasons.items()]
+        if self.output_tokens:
+            lines.append(f"{self.input_tokens:,} tokens read, {self.output_tokens:,} written")
         return "\n".join(lines)
 
 
@@ -260,8 +279,10 @@ class Run:
 
     def result(self) -> Synthesis:
         """Return what stands in the files now."""
-        with self.kept, self.bad:
-            return Synthesis(self.out, *self.rows(), self.seconds)
+        with self.kept, self.bad, self.journal:
+            answers = list(self.journal.answers.values())
+        tokens = sum(a.input_tokens for a in answers), sum(a.output_tokens for a in answers)
+        return Synthesis(self.out, *self.rows(), self.seconds, *tokens)
 
 
 def beside(out: Path, what: str) -> Path:

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from cookbook import data, extra, tables
 from cookbook.annotation import asset, turn
-from cookbook.llm import Answer, Journal, connect, in_order, json_values
+from cookbook.llm import Answer, Journal, Llm, connect, in_order, json_values
 from cookbook.words import WORD, fold, split_keywords, tokens
 
 # --- Classifiers ---------------------------------------------------------------------------------
@@ -151,23 +151,23 @@ CLASSIFY = asset("classify.txt")
 
 
 def llm(
-    model: str,
+    model: str | Llm,
     labels: Sequence[str] | Mapping[str, str],
     *,
     question: str = "You get a text. Which of these labels fits it?",
     examples: Sequence[tuple[str, str]] = (),
     concurrency: int = 1,
     num_ctx: int = 2048,
-    host: str | None = None,
+    host: str | Sequence[str] | None = None,
     timeout: float = 120,
     journal: str | Path | None = None,
 ) -> Classifier:
-    """Ask a local LLM, through Ollama, for every label: zero-shot, or few-shot with examples.
+    """Ask an LLM, a local one through Ollama, for every label: zero-shot, or with examples.
 
     What can't be read is the label '', wrong everywhere; a warning counts it.
 
     Args:
-        model: A model that the server has pulled.
+        model: A model that the Ollama server has pulled, or one on any server, from `llm.connect`.
         labels: The label names, or names with a sentence that says what belongs there.
         question: What is asked; the labels follow it.
         examples: Pairs of text and label to go before every question.
@@ -218,19 +218,19 @@ def llm(
                 return server.ask(asked, schema, options, kept)
 
             work = in_order(ask, lambda: next(left, None), concurrency)
-            answers = [answer for _, answer in tqdm(work, model, len(new), leave=False)]
+            answers = [answer for _, answer in tqdm(work, server.model, len(new), leave=False)]
         found = [read(answer.content) for answer in answers]
         if "" in found:
             first = answers[found.index("")]
             warnings.warn(
-                f"{found.count('')} of {len(found)} answers of {model} couldn't be read and count "
-                f"as wrong, the first of them {(first.content or first.reason)[:200]!r}.",
+                f"{found.count('')} of {len(found)} answers of {server.model} couldn't be read and "
+                f"count as wrong, the first of them {(first.content or first.reason)[:200]!r}.",
                 stacklevel=2,
             )
         return found
 
     shots = f"{len(examples)} examples" if examples else "zero-shot"
-    return Classifier(f"{model}, {shots}", predict, server.size, "asked through Ollama")
+    return Classifier(f"{server.model}, {shots}", predict, server.size, "asked through a server")
 
 
 # --- Keywords ------------------------------------------------------------------------------------

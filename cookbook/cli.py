@@ -38,7 +38,9 @@ _Model = Annotated[str, Argument(help="A saved or exported model, or its name on
 _Text = Annotated[str, Option(help="Name of the column of texts.")]
 _Keywords = Annotated[str | None, Option(help="Column of keywords, in place of labels.")]
 _Llm = Annotated[str, Option(help="An Ollama model; get it with: ollama pull MODEL")]
-_Host = Annotated[str | None, Option(help="Address of the server, else OLLAMA_HOST.")]
+_Host = Annotated[list[str] | None, Option(help="Ollama's address, else OLLAMA_HOST; repeatable.")]
+_BaseUrl = Annotated[list[str] | None, Option(help="An OpenAI-compatible server; repeatable.")]
+_Key = Annotated[str, Option(help="Environment variable that holds that server's key.")]
 _Repo = Annotated[str | None, Argument(help="your-name/its-name; none for a laid-out folder.")]
 _Kind = Literal["model", "dataset", "space"]
 _Out = Annotated[Path, Option(help="CSV to write, or to go on with.")]
@@ -97,6 +99,8 @@ def titles(
     seed: _Seed = 0,
     concurrency: _Concurrency = 4,
     host: _Host = None,
+    base_url: _BaseUrl = None,
+    key: _Key = "OPENAI_API_KEY",
     timeout: _Timeout = 120,
 ) -> Any:
     """Let an LLM write clickbait and factual titles.
@@ -108,10 +112,21 @@ def titles(
     Example:
         cookbook titles --model phi3 --per-label 500 --out titles.csv
         cookbook titles --topics topics.txt --out mine.csv
+        cookbook titles --model gpt-4o --base-url https://api.openai.com/v1
     """
-    options = locals()  # named as the function's parameters are
+    options = _server(locals())
     options["topics"] = _lines(topics) if topics else cookbook.synthesis.TOPICS
     return cookbook.synthesis.generate_texts(**options)
+
+
+def _server(options: dict[str, Any]) -> dict[str, Any]:
+    """Connect with an OpenAI-compatible server; the rest is named as the function's parameters."""
+    base_url, key = options.pop("base_url"), options.pop("key")
+    options["host"] = options["host"] or None
+    if base_url:
+        about = {"timeout": options["timeout"], "base_url": base_url, "key": key}
+        options["model"] = cookbook.llm.connect(options["model"], **about)
+    return options
 
 
 def _lines(path: Path) -> list[str]:
@@ -132,6 +147,8 @@ def annotate(
     seed: _Seed = 0,
     concurrency: _Concurrency = 4,
     host: _Host = None,
+    base_url: _BaseUrl = None,
+    key: _Key = "OPENAI_API_KEY",
     timeout: _Timeout = 300,
 ) -> Any:
     """Let an LLM give texts keywords, a topic and a summary.
@@ -143,7 +160,7 @@ def annotate(
     Example:
         cookbook annotate --model phi3 --in posts.csv --out annotated.csv
     """
-    return cookbook.synthesis.annotate(**locals())
+    return cookbook.synthesis.annotate(**_server(locals()))
 
 
 @_command

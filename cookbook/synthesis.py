@@ -19,7 +19,7 @@ from pydantic import Field, create_model
 
 from cookbook.annotation import ANNOTATE, TechKeywords, annotate, asset, turn
 from cookbook.answers import Answer, Run, Synthesis, fingerprint, read_json
-from cookbook.llm import connect, in_order
+from cookbook.llm import Llm, connect, in_order
 from cookbook.quality import first_duplicate
 from cookbook.words import ENDS, tokens
 
@@ -83,7 +83,7 @@ def generate_texts(
     out: str | Path,
     labels: Sequence[Label] = CLICKBAIT,
     *,
-    model: str = "phi3",
+    model: str | Llm = "phi3",
     per_label: int = 500,
     kind: str = "title",
     topics: Sequence[str] = TOPICS,
@@ -94,7 +94,7 @@ def generate_texts(
     temperature: float = 0.9,
     seed: int = 0,
     concurrency: int = 4,
-    host: str | None = None,
+    host: str | Sequence[str] | None = None,
     timeout: float = 120,
     give_up_after: int = 50,
 ) -> Synthesis:
@@ -108,7 +108,7 @@ def generate_texts(
         out: CSV to write or to go on with: `text`, `label`, `topic`, `style`, `model`,
             `prompt_version`, `seed`.
         labels: The labels, each with its definition and examples.
-        model: A model that the Ollama server has pulled.
+        model: A model that the Ollama server has pulled, or one on any server, from `llm.connect`.
         per_label: Usable texts wanted per label.
         kind: What a text is called in the prompt, such as 'title' or 'support request'.
         topics: What the texts are to be about.
@@ -119,7 +119,7 @@ def generate_texts(
         temperature: Above 0, or the seed has no effect.
         seed: The first seed.
         concurrency: Questions at once. More than the server's `OLLAMA_NUM_PARALLEL` only queue.
-        host: Address of the server; None for `OLLAMA_HOST`, or this machine's.
+        host: Address of the server, or several; None for `OLLAMA_HOST`, or this machine's.
         timeout: Seconds that an answer may take.
         give_up_after: Rejections in a row after which the model is said not to be up to it.
 
@@ -127,8 +127,8 @@ def generate_texts(
         The rows, the rejected ones and the counts.
 
     Raises:
-        ConnectionError, LookupError, TimeoutError: As `llm.connect` and `Llm.ask`.
-        RuntimeError: Too many rejections in a row, or another run is writing `out`.
+        ConnectionError, LookupError, PermissionError, TimeoutError: As `llm.connect`, `Llm.ask`.
+        RuntimeError: Too many rejections in a row, another run is writing `out`, or as `Llm.ask`.
         ValueError: A parameter can't be right, or a file isn't of such a run; it stays as it is.
     """
     names = [label.name for label in labels]

@@ -259,7 +259,8 @@ def csv_writer(file: TextIO, sep: str = ",") -> Callable[[Iterable[Any]], None]:
 class Appender:
     """A CSV that grows row by row, and that a kill can't spoil; one run at a time.
 
-    A file with other columns is refused before it is touched. Of one with these columns, a last
+    A file with other columns is refused before it is touched; the last `added` ones, which a file
+    from before they were known lacks, are given to it, empty. Of one with these columns, a last
     line that a kill tore is taken off, with a warning.
 
     Attributes:
@@ -271,8 +272,8 @@ class Appender:
         ...     rows.write(["A title"])
     """
 
-    def __init__(self, path: str | Path, columns: Sequence[str]) -> None:
-        self.path, self.columns = Path(path), list(map(str, columns))
+    def __init__(self, path: str | Path, columns: Sequence[str], added: int = 0) -> None:
+        self.path, self.columns, self.added = Path(path), list(map(str, columns)), added
 
     def __enter__(self) -> Appender:
         """Lock the file, look at it, refuse it or open it."""
@@ -307,7 +308,9 @@ class Appender:
         try:
             whole = io.StringIO(raw[:end].decode("utf-8-sig"), newline="")
             head, *rows = filter(None, csv.reader(whole, strict=True))
-            ours = head == self.columns and all(len(row) == len(head) for row in rows)
+            lacks = len(self.columns) - len(head)
+            ours = head == self.columns[: len(head)] and 0 <= lacks <= self.added
+            ours = ours and all(len(row) == len(head) for row in rows)
         except (csv.Error, ValueError):
             ours = False
         if not ours:
@@ -318,7 +321,11 @@ class Appender:
         if torn := raw[end:]:
             warnings.warn(f"{self.path} ended in a torn line, taken off: {torn!r}", stacklevel=3)
             os.truncate(self.path, end)
-        return pd.DataFrame(rows, columns=self.columns, dtype=str)
+        frame = pd.DataFrame(rows, columns=head, dtype=str)
+        if lacks:
+            frame = frame.reindex(columns=self.columns, fill_value="")
+            write(frame, self.path)
+        return frame
 
 
 @contextmanager

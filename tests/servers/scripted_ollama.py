@@ -114,8 +114,16 @@ Answer = Callable[[Json, int], Any]
 class ScriptedOllama(OllamaServer):
     """What `serving` yields: `url`, `requests` in order of arrival, and `most_at_once`."""
 
-    def __init__(self, answer: Answer, parallel: int, delay: float, before: Any, *about: Any):
-        super().__init__(ScriptedHandler, *about)
+    def __init__(
+        self,
+        answer: Answer,
+        parallel: int,
+        delay: float,
+        before: Any,
+        *about: Any,
+        handler: type[OllamaHandler] | None = None,
+    ) -> None:
+        super().__init__(handler or ScriptedHandler, *about)
         self.answer, self.delay, self.before = answer, delay, before
         self.requests: list[Json] = []
         self.calls = self.at_once = self.most_at_once = 0
