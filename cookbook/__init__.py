@@ -16,10 +16,13 @@ _LOWER = {
     "answers",
     "formats",
     "keyphrases",
+    "label_cells",
     "marks",
     "models",
+    "openai_servers",
     "opinions",
     "runtimes",
+    "servers",
     "surface",
 }  # halves of others
 __all__ = sorted({module.name for module in iter_modules(__path__)} - _LOWER)

@@ -257,7 +257,7 @@ def teach(
     if not unseen.all():
         told = f"{(~unseen).sum()} of {len(rows)} labelled texts repeat another or a measured one."
         warnings.warn(f"{told} They are left out.", stacklevel=1)
-    splits = data.load_splits(rows[unseen], text=text, **columns, seed=seed)
+    splits = data.load_splits(rows[unseen], text=text, several=first.several, **columns, seed=seed)
     if not marking:
         splits = labels.encode_labels(splits, names=first.names)
     settings: dict[str, Any] = {"num_train_epochs": epochs, "learning_rate": learning_rate}

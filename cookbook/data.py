@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import re
-import unicodedata
 import urllib.request
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -19,7 +16,10 @@ import pandas as pd
 import pyarrow as pa
 
 from cookbook import tables
-from cookbook.words import fold, join_keywords, split_keywords
+from cookbook.label_cells import doubtful_labels as doubtful_labels
+from cookbook.label_cells import label_columns, label_sets, rarest
+from cookbook.label_cells import label_names as label_names
+from cookbook.words import join_keywords
 
 if TYPE_CHECKING:  # datasets takes a second to import; reading a CSV doesn't need it
     from datasets import Dataset, DatasetDict
@@ -97,7 +97,8 @@ def load_splits(
     source: tables.Source,
     *,
     text: str = "text",
-    label: str | None = "label",
+    label: str | Sequence[str] | None = "label",
+    several: bool = False,
     keywords: str | None = None,
     group: str | None = None,
     validation: float = 0.1,
@@ -114,7 +115,9 @@ def load_splits(
     Args:
         source: Any table, several by name, or a data set's name on the Hub; see `tables`.
         text: Column of the texts.
-        label: Column of the labels (see `label_names`), or None.
+        label: Column of the labels (see `label_cells`), one column per label with 1 or 0 in it, or
+            None.
+        several: Whether a text may have several labels; true of one column per label.
         keywords: Column of keywords, for a model that writes them, or None.
         group: Column whose equal cells keep rows in one split, or None.
         validation: Share of the rows for validation, where that split is missing.
@@ -123,8 +126,8 @@ def load_splits(
         **options: Passed to `tables.read_splits`, for instance `encoding="cp1252"`.
 
     Returns:
-        The splits, with columns called `text`, `label` (names; class ids where train had some) and
-        `keywords`.
+        The splits, with columns called `text`, `label` (names, or lists of them; class ids where
+        train had some) and `keywords`.
 
     Raises:
         ValueError: A column is missing, a text has several labels, or nothing is left.
@@ -144,6 +147,8 @@ def load_splits(
         parts = {"train": next(iter(parts.values()))}
     if "train" not in parts:
         raise ValueError(f"There is no 'train' split among {list(parts)}.")
+    if label is not None and not isinstance(label, str):
+        label, several = _gathered(parts, label), True
     wanted = filter(None, (text, label, keywords, group))
     tables.require(parts["train"].columns, wanted, "Split 'train'")
     named = {text: "text", label: "label", keywords: "keywords"}
@@ -159,7 +164,7 @@ def load_splits(
         if lacking and name != "train":
             warnings.warn(f"Dropped split {name!r}: it has nothing in {lacking}.", stacklevel=2)
         else:
-            part = usable(part, text, label, keywords, f" of split {name!r}")
+            part = usable(part, text, label, keywords, f" of split {name!r}", several)
             frames[name] = part.rename(columns=renamed)
 
     shares = {"validation": validation, "test": test}
@@ -177,10 +182,20 @@ def load_splits(
         )
     except pa.ArrowException as error:
         raise ValueError(f"A column holds values of several types: {error}") from None
-    if ids is not None:
+    if ids is not None and not several:
         found = chain(label_names(ids.categories), *(part["label"] for part in frames.values()))
         splits = splits.cast_column("label", ClassLabel(names=list(dict.fromkeys(found))))
     return splits
+
+
+def _gathered(parts: dict[str, pd.DataFrame], label: Sequence[str]) -> str:
+    """Put one column of lists in place of a column per label; return its name."""
+    name = tables.free_name("labels", chain.from_iterable(parts.values()))
+    for split, part in parts.items():
+        tables.require(part.columns, label, f"Split {split!r}")
+        sets = label_columns(part, label, f" of split {split!r}")
+        parts[split] = part.drop(columns=list(label)).assign(**{name: sets})
+    return name
 
 
 def assign_splits(
@@ -210,7 +225,10 @@ def assign_splits(
     keys = pd.Series(range(len(frame)), frame.index).astype(str)
     if group:
         keys = keys.where(_is_blank(frame[group]), "group " + frame[group].astype(str))
-    labels = frame[label].astype(str) if label else pd.Series("", frame.index)
+    own = frame[label] if label else pd.Series("", frame.index)
+    several = own.map(lambda cell: isinstance(cell, list)).any()
+    labels = rarest(own) if several else own.astype(str)
+    each = own.reset_index(drop=True).explode().dropna().astype(str)
     by_key = labels.groupby(keys.to_numpy(), sort=False)
     sizes, mixed = by_key.size(), by_key.min() != by_key.max()
     stratum = by_key.agg(lambda own: "|".join(sorted(set(own))))
@@ -236,7 +254,8 @@ def assign_splits(
             left[split_of[key]] -= sizes[key]
     assigned = keys.map(split_of)
     for split in ("train", *shares):
-        lacking = sorted(set(labels) - set(labels[assigned == split]))
+        there = (assigned == split).to_numpy()[each.index]
+        lacking = sorted(set(each) - set(each[there]))
         if not (assigned == split).any():
             raise ValueError(
                 f"Split {split!r} would be empty: {len(frame)} rows in {len(sizes)} groups are too "
@@ -257,6 +276,7 @@ def usable(
     label: str | None = "label",
     keywords: str | None = None,
     where: str = "",
+    several: bool = False,
 ) -> pd.DataFrame:
     """Drop rows that can't be used, and warn with their number, reason and first positions.
 
@@ -266,9 +286,10 @@ def usable(
         label: Column of the labels, or None.
         keywords: Column of the keywords, or None.
         where: Said of the rows in the warning, such as " of split 'test'".
+        several: Whether a text may have several labels.
 
     Returns:
-        The others: labels as `label_names`, keywords as one string separated by ', '.
+        The others: labels as `label_names` or `label_sets`, keywords as one string, 'a, b'.
 
     Raises:
         ValueError: A column is missing, or no row is left.
@@ -282,8 +303,9 @@ def usable(
     bad = {f"where {text!r} is not a string": ~is_string}
     bad[f"where {text!r} is empty"] = _is_blank(frame[text])
     if label:
-        frame = frame.assign(**{label: label_names(frame[label], where)})
-        bad["without a label"] = frame[label].isna()
+        named = label_sets(frame[label]) if several else label_names(frame[label], where)
+        frame = frame.assign(**{label: named})
+        bad["without a label"] = named.isna()
     if keywords:
         cells = [join_keywords(cell) or None for cell in frame[keywords]]
         frame = frame.assign(**{keywords: pd.Series(cells, frame.index, dtype=object)})
@@ -299,70 +321,6 @@ def usable(
         raise ValueError(f"No usable row is left. Dropped {message}")
     warnings.warn(f"Dropped {message}", stacklevel=3 if where else 2)
     return frame[(reasons == "").to_numpy()]
-
-
-def label_names(values: Iterable[Any], where: str = "") -> pd.Series:
-    """Turn labels of any type into names, the same ones from a file and from a table in memory.
-
-    A name is what stands in a CSV, without white space around it; 1.0 is '1'. Spellings that become
-    one name are named in a warning.
-
-    Args:
-        values: Labels; a list of one counts as that one.
-        where: Said of a row in an error, such as " of split 'test'".
-
-    Returns:
-        A string for each, or None where there is no label.
-
-    Raises:
-        ValueError: A row has several labels.
-
-    Example:
-        >>> label_names([True, 2.0, "news ", " ", None]).tolist()
-        ['True', '2', 'news', None, None]
-    """
-    cells = pd.Series(values).astype(object)
-    names: list[str | None] = []
-    spelt: dict[str, str | None] = {}
-    for row, cell in enumerate(cells):
-        if isinstance(cell, str) and cell in spelt:  # a column has many rows and few labels
-            names.append(spelt[cell])
-            continue
-        found = list(dict.fromkeys(_names_in(cell)))
-        if len(found) > 1:
-            raise ValueError(
-                f"Row {row}{where} has several labels, {found}; a classifier gives a text one. "
-                "Keep one a row, or make a column of each."
-            )
-        names.append(found[0] if found else None)
-        if isinstance(cell, str):
-            spelt[cell] = names[-1]
-    if alike := [name for name, n in Counter(spelt.values()).items() if name and n > 1]:
-        told = f"Spellings{where} that differ in white space or '.0' are one label: {alike[:5]}"
-        warnings.warn(told, stacklevel=2)
-    return pd.Series(names, cells.index, dtype=object)
-
-
-def doubtful_labels(names: Iterable[str]) -> list[str]:
-    """Say which labels look like one, and which look like several, joined.
-
-    Example:
-        >>> doubtful_labels(["news", "News", "sport", "news|sport"])[0]
-        "['news', 'News'] differ in case only"
-    """
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault(fold(name), []).append(name)
-    told = [f"{each} differ in case only" for each in alike.values() if len(each) > 1]
-    parts = {name: {part.strip() for part in re.split(r"[|;,/+&]", name)} - {""} for name in alike}
-    often = Counter(chain.from_iterable(parts.values()))
-    joined = [
-        name for name, own in parts.items() if len(own) > 1 and all(often[part] > 1 for part in own)
-    ]
-    if joined:
-        some = [alike[name][0] for name in joined[:5]]
-        told.append(f"{some} join others, though here a text has one")
-    return told
 
 
 def set_aside(columns: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
@@ -402,14 +360,3 @@ def show_samples(
 
 def _is_blank(cells: pd.Series) -> pd.Series:
     return cells.isna() | cells.astype(str).str.strip().isin(["", "[]"])
-
-
-def _names_in(cell: Any) -> Iterator[str]:
-    """Yield the label names in a cell: one, none, or those of a list, also one written as text."""
-    if isinstance(cell, str) and re.fullmatch(r"\s*\[(.*['\",].*)?\]\s*", cell, re.DOTALL):
-        cell = split_keywords(cell) or cell.strip()[1:-1].split(",")
-    if pd.api.types.is_list_like(cell):
-        yield from chain.from_iterable(map(_names_in, cell))
-    elif not pd.isna(cell):
-        name = unicodedata.normalize("NFC", " ".join(str(cell).split()))
-        yield from filter(None, [re.sub(r"^(-?\d+)\.0$", r"\1", name)])

@@ -19,6 +19,7 @@ from cookbook import tables
 from cookbook.formats import require
 from cookbook.models import Model, digest, load
 from cookbook.models import kind_of as kind_of
+from cookbook.multilabel import predicted
 from cookbook.tables import free_name, strings
 from cookbook.words import join_keywords, spelt, split_keywords
 
@@ -39,8 +40,9 @@ def classify(
 ) -> pd.DataFrame:
     """Label many texts.
 
-    Probabilities are those of `pipeline("text-classification", top_k=None)`; where a text may have
-    several labels they don't add up to 1. A blank text has no label (None, nan).
+    Probabilities are those of `pipeline("text-classification", top_k=None)`. Where a text may have
+    several labels, `label` is a list: those whose probability reaches the `label_thresholds` of the
+    model's configuration (0.5 where it has none). A blank text has no label (None, nan).
 
     Args:
         texts: The texts.
@@ -51,8 +53,9 @@ def classify(
         dtype: `"float32"`, or `"auto"`: twice as fast, the third digit differs.
 
     Returns:
-        A row per text: `text`, `label`, `score` (its probability) and a column of probabilities per
-        label; that of a label with one of these names ends in `_predicted`.
+        A row per text: `text`, `label`, `score` (its probability; of several labels that of the
+        most doubtful, to hold or not) and a column of probabilities per label; that of a label with
+        one of these names ends in `_predicted`.
 
     Raises:
         ValueError: A text is no string, or the model doesn't classify.
@@ -135,7 +138,8 @@ def worst_mistakes(answers: pd.DataFrame, labels: Sequence[str], n: int = 10) ->
     """
     table = answers[["text", "label", "score"]].rename(columns={"label": "predicted"})
     table.insert(1, "label", list(labels))
-    wrong = table[table["label"] != table["predicted"]]
+    same = table[["label", "predicted"]].map(lambda n: n if isinstance(n, str) else set(n or []))
+    wrong = table[same["label"] != same["predicted"]]
     return wrong.sort_values("score", ascending=False).head(n).reset_index(drop=True)
 
 
@@ -266,8 +270,16 @@ def _answers(texts: list[str], loaded: Model, taken: Iterable[str], **options: A
     else:
         scores = loaded.predict(texts, **options)
         names = np.array([*loaded.names, None], object)
-        best = np.where(np.isnan(scores).any(axis=1), -1, scores.argmax(axis=1))
-        columns = [("label", pa.array(names[best], pa.string())), ("score", scores.max(axis=1))]
+        blank = np.isnan(scores).any(axis=1)
+        if loaded.several:
+            held = predicted(scores, loaded.names, loaded.config.get("label_thresholds", 0.5)) == 1
+            sets = [None if no else names[:-1][own] for no, own in zip(blank, held, strict=True)]
+            labels = pa.array(sets, pa.list_(pa.string()))
+            sure = np.where(held, scores, 1 - scores).min(axis=1)
+        else:
+            labels = pa.array(names[np.where(blank, -1, scores.argmax(axis=1))], pa.string())
+            sure = scores.max(axis=1)
+        columns = [("label", labels), ("score", sure)]
         columns += zip(loaded.names, scores.T, strict=True)
     added: dict[str, Any] = {}
     for name, values in columns:

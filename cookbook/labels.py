@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from cookbook.data import doubtful_labels, label_names
+from cookbook.label_cells import doubtful_labels, label_names, label_sets, one_hot
 
 if TYPE_CHECKING:  # datasets takes a second to import
     from datasets import ClassLabel, Dataset, DatasetDict
@@ -24,8 +24,9 @@ def encode_labels(
 ) -> DatasetDict:
     """Turn the label column of every split into class ids that remember their names.
 
-    Labels are matched by name (see `data.label_names`), never by id. The ids follow train's, or
-    else its sorted names, numbers by their size.
+    Labels are matched by name (see `label_cells`), never by id. The ids follow train's, or else its
+    sorted names, numbers by their size. Lists of names become what a model of several labels a text
+    trains on.
 
     Args:
         splits: Splits with at least `train`.
@@ -33,7 +34,8 @@ def encode_labels(
         names: Names in the order of their ids, to keep those of an earlier model.
 
     Returns:
-        The splits, with the column `label`, as the Trainer wants it, as a `datasets.ClassLabel`.
+        The splits, with the column `label`, as the Trainer wants it, as a `datasets.ClassLabel`. Of
+        lists it holds a 1 or 0 per label; the names are in `label_names`, lists of a `ClassLabel`.
 
     Raises:
         ValueError: Train has one label only, a row has none, a split has one that train or `names`
@@ -45,32 +47,45 @@ def encode_labels(
         >>> encode_labels(splits)["train"]["label"][:]
         [0, 1]
     """
-    from datasets import ClassLabel, DatasetDict
+    from datasets import ClassLabel, DatasetDict, List, Value
 
-    columns = {name: _names_in(part, label, name) for name, part in splits.items()}
-    present = list(columns["train"].dropna().unique())
+    if label == "label" and "label_names" in splits["train"].features:  # they are encoded already
+        label = "label_names"
+    feature = splits["train"].features[label]
+    several = hasattr(feature, "feature")  # a list
+    columns = {name: _names_in(part, label, name, several) for name, part in splits.items()}
+    present = list(columns["train"].explode().dropna().unique())
     if len(present) < 2:
         raise ValueError(
             f"Column {label!r} of split 'train' has one label only, {present}: a classifier needs "
             "at least two."
         )
-    names = names or getattr(splits["train"].features[label], "names", None) or _in_order(present)
+    known = getattr(feature.feature if several else feature, "names", None)
+    names = names or known or _in_order(present)
     ids = ClassLabel(names=label_names(names).tolist())
     if taken := sorted(_RESERVED & set(ids.names)):
         raise ValueError(f"Labels can't be called {taken}: figures or columns have those names.")
-    for told in doubtful_labels(ids.names):
+    for told in doubtful_labels(ids.names, several):
         warnings.warn(f"Labels {told}. Correct them, unless that is meant.", stacklevel=2)
 
     encoded = DatasetDict()
     for split, part in splits.items():
-        unseen = columns[split][~columns[split].isin(set(present) & set(ids.names))]
+        each = columns[split].explode() if several else columns[split]
+        unseen = each[~each.isin(set(present) & set(ids.names)) & ~(each.isna() & several)]
         if len(unseen):
             raise ValueError(
                 f"Split {split!r} has {len(unseen)} rows with labels that 'train' or `names` lack: "
                 f"{unseen.unique().tolist()[:5]} (first at rows {unseen.index[:5].tolist()}). "
                 "Correct or drop them, or add such rows to 'train'."
             )
-        others = part.remove_columns({label, "label"} & set(part.column_names))
+        others = part.remove_columns({label, "label", "label_names"} & set(part.column_names))
+        if several:
+            matrix = one_hot(columns[split], ids.names)
+            kept = pa.array(columns[split].map(lambda own: [ids.str2int(name) for name in own]))
+            others = others.add_column("label_names", kept, feature=List(ids))
+            floats = List(Value("float32"), length=len(ids.names))
+            encoded[split] = others.add_column("label", list(matrix), feature=floats)
+            continue
         column = pa.array(columns[split].map({n: i for i, n in enumerate(ids.names)}), pa.int64())
         encoded[split] = others.add_column("label", column, feature=ids)
     return encoded
@@ -91,14 +106,16 @@ def label_maps(splits: DatasetDict) -> dict[str, Any]:
         >>> label_maps(encode_labels(splits))["id2label"]
         {0: 'x', 1: 'y'}
     """
-    feature = splits["train"].features.get("label")
+    known = splits["train"].features
+    feature = known["label_names"].feature if "label_names" in known else known.get("label")
     if not hasattr(feature, "int2str"):
         raise ValueError("There are no class ids yet: call encode_labels first.")
+    how_many = "multi" if "label_names" in known else "single"
     id2label = dict(enumerate(feature.names))
     return {
         "id2label": id2label,
         "label2id": {name: i for i, name in id2label.items()},
-        "problem_type": "single_label_classification",
+        "problem_type": f"{how_many}_label_classification",
         "ignore_mismatched_sizes": True,
     }
 
@@ -128,8 +145,11 @@ def names_of(
     return [name_of[i] for i in whole]
 
 
-def _names_in(part: Dataset, label: str, split: str) -> pd.Series:
+def _names_in(part: Dataset, label: str, split: str, several: bool) -> pd.Series:
     values, feature = part[label][:], part.features[label]
+    if several:
+        ids = getattr(feature.feature, "names", None)
+        return label_sets([names_of(own, ids) for own in values] if ids else values)
     values = names_of(values, feature) if hasattr(feature, "int2str") else values
     return label_names(values, f" of split {split!r}")
 

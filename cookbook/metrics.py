@@ -12,12 +12,12 @@ import pandas as pd
 from scipy.stats import binom, bootstrap
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from cookbook.data import label_names
 from cookbook.keyphrases import compute_keyphrase_metrics as compute_keyphrase_metrics
 from cookbook.keyphrases import compute_marking_metrics as compute_marking_metrics
 from cookbook.keyphrases import f1_of as f1_of
 from cookbook.keyphrases import keyphrase_matches as keyphrase_matches
 from cookbook.keyphrases import keyphrase_metrics as keyphrase_metrics
+from cookbook.label_cells import label_names
 from cookbook.tables import write_atomically
 
 if TYPE_CHECKING:

@@ -98,6 +98,11 @@ class Model:
         """Label names of a classifier, in the order of the columns of `predict`."""
         return label_names(self.config) if self.kind == "classifier" else []
 
+    @property
+    def several(self) -> bool:
+        """Whether a text may have several labels of a classifier."""
+        return self.config.get("problem_type") == "multi_label_classification"
+
     @cached_property
     def identity(self) -> str:
         """A hash of all that shapes the answers: weights, labels, tokenizer, length."""
@@ -182,8 +187,7 @@ class Model:
                 found[place] = answer
         if self.kind == "writer":
             return found
-        one_each = self.config.get("problem_type") == "multi_label_classification"
-        return expit(found) if one_each or len(self.names) == 1 else softmax(found, axis=-1)
+        return expit(found) if self.several or len(self.names) == 1 else softmax(found, axis=-1)
 
     def _marks(self, texts: list[str], asked: list[int], rows: Any, given: Any) -> list[np.ndarray]:
         """Join the logits of each text's windows, and give its pieces their probabilities."""

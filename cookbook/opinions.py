@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import xlogy
 
 from cookbook import marks, tables, words
-from cookbook.data import label_names
+from cookbook.label_cells import label_names
 from cookbook.models import Model, load
 
 if TYPE_CHECKING:
@@ -182,6 +182,6 @@ def likeliest(found: Soft, texts: Sequence[str]) -> dict[str, Any]:
         return {"keywords": list(map(words.join_keywords, read))}
     names = found.columns.to_numpy(object)
     if several(found):
-        return {"label": [", ".join(names[row >= 0.5]) for row in found.to_numpy()]}
+        return {"label": ["|".join(names[row >= 0.5]) for row in found.to_numpy()]}
     best = found.fillna(0.0).to_numpy().argmax(axis=1)
     return {"label": np.where(found.isna().any(axis=1), None, names[best])}

@@ -47,9 +47,13 @@ def build(
     if loaded.kind == "classifier":
         names = loaded.names
         heading = f"{' or '.join(names)}?" if len(names) < 4 else "Which label?"
-        told = f"Says which of these a text is, and how sure it is: {', '.join(names)}."
+        listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if names[20:] else "")
+        told = f"Says which of these a text is, and how sure it is: {listed}."
         verb, samples = "Classify", "page_titles.txt"
-        result: Any = gr.Label(label="Probability of each label", render=False)
+        about = {"label": "Probability of each label", "render": False}
+        result: Any = gr.Label(num_top_classes=_SHOWN, **about)
+        if loaded.several:
+            result = gr.HTML(show_label=True, container=True, min_height=140, **about)
     else:
         heading = "Keywords of a text"
         does = {"marker": "marks", "writer": "writes"}[loaded.kind]
@@ -128,7 +132,19 @@ def _answer(model: Any, text: str) -> Any:
         return None
     if model.kind != "classifier":
         return _marked(text, *inference.extract_keywords([text], model))
+    if model.several:
+        return _held(inference.classify([text], model).iloc[0], model.names)
     return dict(zip(model.names, model.predict([text])[0].tolist(), strict=True))
+
+
+def _held(answer: pd.Series, names: Sequence[str]) -> str:
+    """Return HTML: the labels that hold as chips, and the likeliest of the others."""
+    scores = answer[list(names)].astype(float).sort_values(ascending=False)
+    told = {str(name): f"{escape(str(name))} {score:.2f}" for name, score in scores.items()}
+    chips = "".join(f"<li>{told.pop(name)}</li>" for name in list(told) if name in answer["label"])
+    others = ", ".join([*told.values()][:_SHOWN])
+    first = f'<ul class="chips">{chips}</ul>' if chips else "<p>None of the labels holds.</p>"
+    return f'<div class="answer">{first}<p>Less likely: {others}</p></div>'
 
 
 def _marked(text: str, keywords: Sequence[str]) -> str:

@@ -13,9 +13,9 @@ import pandas as pd
 from rapidfuzz import fuzz
 
 from cookbook import tables, words
-from cookbook.data import doubtful_labels, label_names
+from cookbook.label_cells import doubtful_labels, label_names, label_sets
 from cookbook.surface import first_duplicate as first_duplicate
-from cookbook.surface import near_duplicates, surface_giveaways, words_and_letters
+from cookbook.surface import label_quality, near_duplicates, surface_giveaways
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -89,6 +89,7 @@ def check(
     *,
     text: str = "text",
     label: str = "label",
+    several: bool = False,
     giveaway: float = 0.7,
     similarity: float = 90,
     ignore_numbers: bool = False,
@@ -99,6 +100,7 @@ def check(
         data: Whatever `tables.read_splits` takes; with several splits, leaks are found too.
         text: Column of the texts.
         label: Column of the labels, names or class ids.
+        several: Whether a text may have several labels (see `label_cells`).
         giveaway: Balanced accuracy from which a surface feature alone counts as a giveaway. 0.7
             lets real style pass.
         similarity: From 0 to 100, how alike near duplicates are (see `near_duplicates`).
@@ -115,15 +117,17 @@ def check(
         >>> check(titles).duplicates["kind"].tolist()
         ['exact']
     """
-    source, every = _rows(data, text, label, names=True)
-    balance = pd.crosstab(every["split"], every["label"]).reindex(every["split"].unique())
+    source, every = _rows(data, text, label, names=True, several=several)
+    each = every.explode("label")
+    balance = pd.crosstab(each["split"], each["label"]).reindex(every["split"].unique())
     counts = balance.sum().sort_values()
     giveaways = surface_giveaways(every["text"], every["label"])
     giveaways["flagged"] &= giveaways["score"] >= giveaway
     keys = every["text"].map(words.normalise)
-    conflicts = every[(every["label"].groupby(keys).transform("nunique") > 1) & (keys != "")]
+    said = every["label"].map(lambda own: tuple(sorted(own)) if several else own)
+    conflicts = every[(said.groupby(keys).transform("nunique") > 1) & (keys != "")]
 
-    told = [("labels", detail) for detail in doubtful_labels(counts.index)]
+    told = [("labels", detail) for detail in doubtful_labels(counts.index, several)]
     if len(counts) == 1:
         told.append(("balance", f"only one label, {counts.index[0]!r}"))
     elif counts.iloc[-1] > 10 * counts.iloc[0]:
@@ -138,8 +142,7 @@ def check(
     found += copies
     for row in conflicts.itertuples():
         found.append(("two labels", row.split, row.row, row.text, f"here {row.label!r}"))
-    rows = ", ".join(f"{name} {count:,}" for name, count in balance.sum().items())
-    summary = f"{len(every):,} rows: {rows}"
+    summary = f"{len(every):,} rows: {_listed(balance.sum())}"
     for row in giveaways.head(1).itertuples():
         summary += f"\nStrongest surface feature: {row.feature}, balanced accuracy "
         summary += f"{row.score:.2f} (chance 0.50)"
@@ -152,6 +155,8 @@ def check(
     )
 
 
+# Labels up to which a line names them all.
+_MANY = 20
 # Words that say nothing about a text when they stand alone as a keyword.
 _GENERIC = frozenset(
     """app application apps article best code company computer data developer developers development
@@ -232,6 +237,7 @@ def doubtful(
     *,
     text: str = "text",
     label: str = "label",
+    several: bool = False,
     keywords: str | None = None,
     folds: int = 5,
     seed: int = 0,
@@ -247,14 +253,16 @@ def doubtful(
         data: Whatever `tables.read_splits` takes.
         text: Column of the texts.
         label: Column of the labels.
+        several: Whether a text may have several labels; it is then as doubtful as its most doubtful
+            ones (Thyagarajan et al. 2022, https://arxiv.org/abs/2211.13895).
         keywords: Column of the keywords, to doubt these instead.
         folds: Parts in which the cheap model answers.
         seed: Seed of the parts.
 
     Returns:
         One row per text: `split`, `row`, `text`, `label` (or `keywords`), `suggested` (the
-        likeliest label; for keywords those that don't stand in the text) and `score` (0 to 1, low
-        means doubtful).
+        likeliest label, of several those likelier than not; for keywords those that don't stand in
+        the text) and `score` (0 to 1, low means doubtful).
 
     Raises:
         ValueError: A text is no string or has no label, or there is only one label or row of it.
@@ -264,7 +272,7 @@ def doubtful(
         >>> doubtful(posts, keywords="keywords")["row"].tolist()
         [1, 0]
     """
-    _, every = _rows(data, text, keywords or label, names=keywords is None)
+    _, every = _rows(data, text, keywords or label, names=keywords is None, several=several)
     if keywords:
         pairs = zip(every["label"], every["text"], strict=True)
         alike = [_likeness(words.split_keywords(cell), source) for cell, source in pairs]
@@ -272,26 +280,23 @@ def doubtful(
         suggested: Any = list(map(words.join_keywords, absent))
         score: Any = [sum(each.values()) / 100 / max(len(each), 1) for each in alike]
     else:
-        suggested, score = _label_quality(every["text"], every["label"], folds, seed)
+        suggested, score = label_quality(every["text"], every["label"], folds, seed, several)
     ranked = every.assign(suggested=suggested, score=score)
     ranked = ranked.sort_values("score", kind="stable").reset_index(drop=True)
     return ranked.rename(columns={"label": "keywords" if keywords else "label"})
 
 
-def _label_quality(texts: pd.Series, labels: pd.Series, folds: int, seed: int) -> tuple[Any, Any]:
-    from cleanlab.rank import get_label_quality_scores
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    counts = labels.value_counts()
-    if len(counts) < 2 or counts.min() < 2:
-        raise ValueError(
-            f"To doubt a label takes two labels with two rows each; here: {counts.to_dict()}"
-        )
-    ids, names = pd.factorize(labels, sort=True)
-    parts = StratifiedKFold(min(folds, counts.min()), shuffle=True, random_state=seed)
-    model = words_and_letters()
-    found = cross_val_predict(model, texts, ids, cv=parts, method="predict_proba")
-    return names[found.argmax(axis=1)], get_label_quality_scores(ids, found)
+def _listed(counts: pd.Series) -> str:
+    """Say how many texts each label has; of many labels, the commonest and the rarest."""
+    told = [f"{name} {count:,}" for name, count in counts.items()]
+    if len(told) <= _MANY:
+        return ", ".join(told)
+    ordered = counts.sort_values(ascending=False, kind="stable")
+    ends = (
+        ", ".join(f"{name} {n:,}" for name, n in part.items())
+        for part in (ordered.head(_MANY // 2), ordered.tail(_MANY // 2))
+    )
+    return f"{len(told)} labels, the commonest {', the rarest '.join(ends)}"
 
 
 def _duplicates(
@@ -334,7 +339,9 @@ def _findings(found: list[Any]) -> tuple[list[str], pd.DataFrame]:
     return problems, table
 
 
-def _rows(data: Any, text: str, label: str, names: bool = False) -> tuple[Any, pd.DataFrame]:
+def _rows(
+    data: Any, text: str, label: str, names: bool = False, several: bool = False
+) -> tuple[Any, pd.DataFrame]:
     """Return the data, read where it has to be, and one table of it: split, row, text, label."""
     splits = tables.read_splits(data)
     if isinstance(data, (str, Path)):
@@ -349,7 +356,8 @@ def _rows(data: Any, text: str, label: str, names: bool = False) -> tuple[Any, p
         part.insert(1, "row", range(len(part)))
         frames.append(part)
     every = pd.concat(frames, ignore_index=True)
-    every["label"] = label_names(every["label"]) if names else every["label"].astype(object)
+    named = label_sets if several else label_names
+    every["label"] = named(every["label"]) if names else every["label"].astype(object)
     not_text = ~every["text"].map(lambda value: isinstance(value, str))
     for bad, what in ((not_text, "no text"), (every["label"].isna() & names, "without a label")):
         for split, row, *cells in every[bad].head(1).to_numpy():

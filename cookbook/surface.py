@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from rapidfuzz import fuzz, process
 from tqdm.auto import tqdm
 
 from cookbook import words
+from cookbook.label_cells import one_hot
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -67,7 +68,7 @@ def surface_giveaways(texts: pd.Series, labels: pd.Series) -> pd.DataFrame:
 
     Args:
         texts: The texts.
-        labels: A label per text.
+        labels: A label per text, or a list of them.
 
     Returns:
         One row per feature and label, the highest score first: `feature`, `label`, `score` (0.5 to
@@ -89,18 +90,21 @@ def surface_giveaways(texts: pd.Series, labels: pd.Series) -> pd.DataFrame:
     spelt = [set(words.tokens(words.fold(text))) for text in narrow]
     openings = [" ".join(words.tokens(words.fold(text))[:2]) for text in narrow]
     each = pd.Series(spelt).explode().dropna()
+    often = each.value_counts()
+    often = often[often >= min(5, len(labels))]
     # How many texts of a label have a word.
-    having = pd.crosstab(each.to_numpy(), labels.to_numpy()[each.index])
-    having = having[having.sum(axis=1) >= min(5, len(labels))]
-    sizes = labels.value_counts()
+    pairs = each.to_frame("word").join(labels.reset_index(drop=True).rename("label").explode())
+    having = pd.crosstab(pairs["word"], pairs["label"]).reindex(often.index, fill_value=0)
+    sizes = labels.explode().value_counts()
     names = sorted(sizes.index, key=str)
+    several = labels.map(lambda own: isinstance(own, list)).any()
     rows = []
     for name in names if len(names) > 1 else []:
-        inside = (labels == name).to_numpy()
+        inside = np.array([name in own if several else own == name for own in labels])
         # Critical value of the two-sample Kolmogorov-Smirnov test at 0.001.
         critical = 1.95 * np.sqrt(1 / inside.sum() + 1 / (~inside).sum())
         shares = having[name] / sizes[name]
-        others = having.drop(columns=name).sum(axis=1) / (len(labels) - sizes[name])
+        others = (often - having[name]) / max(len(labels) - sizes[name], 1)
         measured = values | {"first two words": _rate(openings, inside)}
         for word in (shares - others).abs().nlargest(3).index:
             measured[f"the word '{word}'"] = np.array([word in text for text in spelt], dtype=float)
@@ -111,9 +115,55 @@ def surface_giveaways(texts: pd.Series, labels: pd.Series) -> pd.DataFrame:
             rows.append((feature, name, (1 + distance) / 2, *means, distance > critical))
     columns = ["feature", "label", "score", "mean_in", "mean_out", "flagged"]
     table = pd.DataFrame(rows, columns=columns).astype({"flagged": bool})
-    if len(names) == 2:  # what tells one from the rest tells the other as well: say it once
+    if (
+        len(names) == 2 and not several
+    ):  # what tells one from the rest tells the other as well: say it once
         table = table[table["mean_in"] >= table["mean_out"]].drop_duplicates("feature")
     return table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def label_quality(
+    texts: pd.Series, labels: pd.Series, folds: int, seed: int, several: bool
+) -> tuple[Any, Any]:
+    """Say for each text which label a cheap model suggests, and how sound the given one is.
+
+    Args:
+        texts: The texts.
+        labels: A label per text, or a list of them.
+        folds: Parts in which the model answers what it wasn't trained on.
+        seed: Seed of the parts.
+        several: Whether a text may have several.
+
+    Returns:
+        The suggestions, and scores from 0 (doubtful) to 1; see `quality.doubtful`.
+
+    Raises:
+        ValueError: There is only one label, or row of it.
+    """
+    from cleanlab import multilabel_classification, rank
+    from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
+
+    counts = labels.explode().value_counts()
+    if len(counts) < 2 or counts.min() < 2:
+        raise ValueError(
+            f"To doubt a label takes two labels with two rows each; here: {counts.to_dict()}"
+        )
+    model = words_and_letters()
+    if several:
+        names: Any = np.array(sorted(counts.index), object)
+        given: np.ndarray = one_hot(labels, names.tolist())
+        model = make_pipeline(model[:-1], OneVsRestClassifier(model[-1]))
+        parts = KFold(folds, shuffle=True, random_state=seed)
+        found = cross_val_predict(model, texts, given, cv=parts, method="predict_proba")
+        own = [np.flatnonzero(row).tolist() for row in given]
+        score = multilabel_classification.get_label_quality_scores(own, found)
+        return [names[row >= 0.5].tolist() for row in found], score
+    ids, names = pd.factorize(labels, sort=True)
+    parts = StratifiedKFold(min(folds, counts.min()), shuffle=True, random_state=seed)
+    found = cross_val_predict(model, texts, ids, cv=parts, method="predict_proba")
+    return names[found.argmax(axis=1)], rank.get_label_quality_scores(ids, found)
 
 
 def _rate(openings: list[str], inside: np.ndarray) -> np.ndarray:

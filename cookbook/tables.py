@@ -35,7 +35,7 @@ _JSON: dict[str, Any] = {"ensure_ascii": False, "default": str}
 
 
 def read(source: Table, columns: Sequence[str] = (), **options: str) -> pd.DataFrame:
-    """Read a whole table: '007' stays text, 'NA' isn't missing, class ids come as their names.
+    """Read a whole table: '007' stays text, 'NA' isn't missing, class ids come as names.
 
     Args:
         source: CSV, JSON lines or Parquet (path or address, also compressed), or a frame.
@@ -63,6 +63,9 @@ def read(source: Table, columns: Sequence[str] = (), **options: str) -> pd.DataF
         if hasattr(feature, "int2str"):  # -1, in a data set of the Hub, stands for no label
             ids = frame[name].map(lambda cell: -1 if pd.isna(cell) else int(cell))
             frame[name] = pd.Categorical.from_codes(ids.tolist(), feature.names)
+        elif names := getattr(getattr(feature, "feature", None), "names", None):
+            lists = [None if ids is None else [names[i] for i in ids] for ids in frame[name]]
+            frame[name] = pd.Series(lists, frame.index, dtype=object)
     return frame
 
 

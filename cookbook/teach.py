@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cookbook import features, tables, training, words
+from cookbook.losses import soft_collator, soft_loss
 from cookbook.models import kind_of
 from cookbook.opinions import Soft, at_a_loss, losses, rows_of, several, truth
 from cookbook.opinions import likeliest as likeliest
@@ -73,7 +74,7 @@ def teach(
 
     Returns:
         The splits, whose train has `text` and `label`, or `text`, `keywords` and `marks`; and what
-        became of each text. Soft labels want `compute_loss_func=training.soft_loss`.
+        became of each text. Soft labels want `compute_loss_func=losses.soft_loss`.
 
     Raises:
         ValueError: A held-out text stands in train, no text is left, or labels differ.
@@ -343,16 +344,16 @@ def student(
     known |= {"problem_type": given.problem_type, "ignore_mismatched_sizes": True}
     known = features.MARKS if kind == "marker" else known
     plain = given.problem_type != "multi_label_classification"
-    head = "TokenClassification" if kind == "marker" else "SequenceClassification"
-    auto = getattr(transformers, f"AutoModelFor{head}")
-    padded = transformers.DataCollatorWithPadding
-    collator: Any = training.soft_collator if kind == "marker" else padded
+    head = "Token" if kind == "marker" else "Sequence"
+    auto = getattr(transformers, f"AutoModelFor{head}Classification")
+    collator: Any = soft_collator if kind == "marker" else transformers.DataCollatorWithPadding
 
     def build(splits: DatasetDict, seed: int, folder: Path) -> Trainer:
         tokenizer = transformers.AutoTokenizer.from_pretrained(base)
         transformers.set_seed(seed)  # before the model is created: a new head is random
-        ours = list(given.id2label.values())
-        if getattr(splits["validation"].features.get("label"), "names", ours) != ours:
+        ours, there = list(given.id2label.values()), splits["validation"].features
+        label = there["label_names"].feature if "label_names" in there else there.get("label")
+        if getattr(label, "names", ours) != ours:
             raise ValueError(f"Encode labels in the model's order: encode_labels(…, names={ours}).")
         model = auto.from_pretrained(base, dtype="float32", **known)
         if hasattr(given, "keyword_threshold"):
@@ -364,9 +365,8 @@ def student(
             splits = splits.cast_column("label", List(Value("float32")))
         tokenize = features.tokenize_marker if kind == "marker" else features.tokenize
         rows = tokenize(splits, tokenizer, config=model.config)
-        args = training.training_arguments(
-            folder, metric="loss", seed=seed, load_best_model_at_end=False, **settings
-        )
+        about: Any = {"metric": "loss", "seed": seed, "load_best_model_at_end": False}
+        args = training.training_arguments(folder, **about, **settings)
         return transformers.Trainer(
             model=model,
             args=args,
@@ -374,7 +374,7 @@ def student(
             eval_dataset=rows["validation"],
             processing_class=tokenizer,
             data_collator=collator(tokenizer, pad_to_multiple_of=None if args.use_cpu else 8),
-            compute_loss_func=training.soft_loss if plain else None,
+            compute_loss_func=soft_loss if plain else None,
         )
 
     return build

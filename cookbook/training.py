@@ -21,7 +21,6 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import (
-    DataCollatorForTokenClassification,
     Seq2SeqTrainingArguments,
     Trainer,
     TrainingArguments,
@@ -30,7 +29,7 @@ from transformers import (
 from cookbook.tables import write_atomically
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 # What makes a run another run; everything else may change between a kill and its resumption.
 _IDENTITY = re.compile(
@@ -314,62 +313,6 @@ def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Iterable[int]) 
     """
     rows = {seed: dict(run(seed)) for seed in tqdm(list(seeds), desc="Seeds")}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("seed")
-
-
-def soft_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-    """Return the cross-entropy with class ids or probabilities: a Trainer's `compute_loss_func`.
-
-    For one label a text, or one a token. Where texts may have several labels, leave it out: the
-    model's own loss takes probabilities.
-
-    Args:
-        outputs: Those of the model, with logits of shape (…, labels).
-        labels: Class ids of shape (…), or probabilities of shape (…, labels); -100 counts nothing.
-        num_items_in_batch: Given by the Trainer: labels other than -100 in all accumulated batches.
-
-    Example:
-        >>> logits = torch.tensor([[2.0, 0.0]])
-        >>> soft_loss({"logits": logits}, torch.tensor([[1.0, 0.0]])).item().__round__(3)
-        0.127
-    """
-    logits = outputs["logits"].float().flatten(0, -2)
-    soft = labels.is_floating_point()
-    labels = labels.flatten(0, -2) if soft else labels.flatten()
-    real = (labels[:, 0] if soft else labels) != -100
-    summed = torch.nn.functional.cross_entropy(logits[real], labels[real], reduction="sum")
-    if num_items_in_batch is None:
-        return summed / real.sum()
-    # Of probabilities it counts each.
-    return summed * (logits.shape[-1] if soft else 1) / num_items_in_batch.sum()
-
-
-def soft_collator(
-    tokenizer: PreTrainedTokenizerBase, pad_to_multiple_of: int | None = None
-) -> Callable[[list[dict[str, Any]]], Any]:
-    """Make the collator of a marker whose labels are probabilities, or class ids.
-
-    `DataCollatorForTokenClassification` alone takes any label for a class id.
-
-    Args:
-        tokenizer: The model's.
-        pad_to_multiple_of: As there.
-
-    Returns:
-        A function from rows of `features.tokenize_marker` to a batch, padded with -100.
-    """
-    plain = DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
-
-    def collate(rows: list[dict[str, Any]]) -> Any:
-        if np.ndim(rows[0]["labels"]) == 1:
-            return plain(rows)
-        batch = plain([{**row, "labels": [0] * len(row["labels"])} for row in rows])
-        soft = torch.full((*batch["labels"].shape, 3), -100.0)
-        soft[batch["labels"] == 0] = torch.tensor(
-            np.concatenate([r["labels"] for r in rows])
-        ).float()
-        return {**batch, "labels": soft}
-
-    return collate
 
 
 def _defaults(batch_size: int, per_device_batch_size: int | None, metric: str) -> dict[str, Any]:

@@ -35,7 +35,8 @@ if not (folder / "model.onnx").is_file():
     raise SystemExit(f"{folder} holds no model.onnx: set MODEL to a folder of `cookbook export`.")
 config = json.loads((folder / "config.json").read_text("utf-8"))
 names = [str(config["id2label"][str(i)]) for i in range(len(config["id2label"]))]
-several = config.get("problem_type") == "multi_label_classification" or len(names) == 1
+several = config.get("problem_type") == "multi_label_classification"
+thresholds = dict.fromkeys(names, 0.5) | config.get("label_thresholds", {})
 padding = {
     "pad_id": config.get("pad_token_id") or 0,
     "direction": "left" if config.get("summary_type") == "last" else "right",
@@ -68,14 +69,17 @@ def probabilities(rows: list[Encoding]) -> np.ndarray:
     wanted = [each.name for each in session.get_inputs()]
     inputs = {name: np.array(columns[name], np.int64) for name in wanted}
     logits = session.run(["logits"], inputs)[0].astype(float)
-    if several:
+    if several or len(names) == 1:
         return 1 / (1 + np.exp(-logits))
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)
 
 
 def classify(texts: list[str]) -> list[dict[str, Any]]:
-    """Return label, score and the scores of all labels for every text; a blank one has none."""
+    """Return label, score and the scores of all labels for every text; a blank one has none.
+
+    Where a text may have several labels, `label` is a list of those that reach their threshold.
+    """
     rows = tokenizer.encode_batch(texts)
     asked = [place for place, text in enumerate(texts) if text.strip() and rows[place].ids]
     asked.sort(key=lambda place: len(rows[place].ids))
@@ -84,8 +88,12 @@ def classify(texts: list[str]) -> list[dict[str, Any]]:
     found = pool.map(probabilities, [[rows[place] for place in batch] for batch in batches])
     for place, scores in zip(asked, (row for part in found for row in part.tolist()), strict=True):
         scored = dict(zip(names, scores, strict=True))
-        best = max(names, key=scored.__getitem__)
-        answers[place] = {"label": best, "score": scored[best], "scores": scored}
+        label: Any = max(names, key=scored.__getitem__)
+        score = scored[label]
+        if several:
+            label = [name for name in names if scored[name] >= thresholds[name]]
+            score = min(scored[name] if name in label else 1 - scored[name] for name in names)
+        answers[place] = {"label": label, "score": score, "scores": scored}
     return answers
 
 

@@ -89,11 +89,19 @@ def test_numbers_beside_words_sort_before_them():
     assert encoded["train"].features["label"].names == ["2", "10", "other"]
 
 
-def test_several_labels_a_text_are_refused():
-    with pytest.raises(
-        ValueError, match=r"Row 1 of split 'train' has several labels, \['a', 'b'\]"
-    ):
-        labels.encode_labels(splits(train=[["a"], ["a", "b"]]))
+def test_lists_are_several_labels_a_text():
+    encoded = labels.encode_labels(
+        splits(train=[["b"], ["a", "b"], []], test=[["a", "a"]]), names=["b", "a"]
+    )
+    assert encoded["train"]["label"][:] == [[1, 0], [1, 1], [0, 0]]
+    assert encoded["test"]["label"][:] == [[0, 1]]
+    assert encoded["train"]["label_names"][:] == [[0], [1, 0], []]
+    assert labels.label_maps(encoded)["problem_type"] == "multi_label_classification"
+    assert labels.label_maps(encoded)["id2label"] == {0: "b", 1: "a"}
+    again = labels.encode_labels(encoded)
+    assert again["train"][:] == encoded["train"][:]
+    with pytest.raises(ValueError, match=r"Split 'test' has 1 rows.*\['c'\].*rows \[1\]"):
+        labels.encode_labels(splits(train=[["a"], ["b"]], test=[["a"], ["b", "c"]]))
 
 
 def test_labels_that_look_alike_or_joined_are_said():

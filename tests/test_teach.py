@@ -16,7 +16,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from cookbook import baselines, features, inference, labels, marks, tables, teach, training, words
+from cookbook import (
+    baselines,
+    features,
+    inference,
+    labels,
+    losses,
+    marks,
+    tables,
+    teach,
+    training,
+    words,
+)
 from tests import small
 
 POSTS = ["We moved from MongoDB to PostgreSQL 16.", "Redis 7, faster than ever"]
@@ -163,9 +174,9 @@ def test_soft_loss_is_the_model_s_own_where_labels_are_certain(splits, tmp_path)
     norms = []
     for train, loss, at_once in [
         (rows["train"], None, 8),
-        (rows["train"], training.soft_loss, 8),
-        (soft, training.soft_loss, 8),
-        (soft, training.soft_loss, 2),  # accumulated
+        (rows["train"], losses.soft_loss, 8),
+        (soft, losses.soft_loss, 8),
+        (soft, losses.soft_loss, 2),  # accumulated
     ]:
         trainer = small.classifier(
             rows,
@@ -206,7 +217,7 @@ def test_marks_of_another_model_become_a_marker_s_labels(marker, short_posts):
         special = np.array(one) == -100
         assert (np.array(other)[special] == -100).all()
         assert np.array(other)[~special].argmax(axis=1).tolist() == np.array(one)[~special].tolist()
-    batch = training.soft_collator(tokenizer)(
+    batch = losses.soft_collator(tokenizer)(
         [
             {name: row[name] for name in ("input_ids", "attention_mask", "labels")}
             for row in soft.select(range(3))
@@ -215,7 +226,7 @@ def test_marks_of_another_model_become_a_marker_s_labels(marker, short_posts):
     assert batch["labels"].shape == (*batch["input_ids"].shape, 3)
     assert ((batch["labels"][..., 0] == -100) | (batch["attention_mask"] == 1)).all()
     logits = torch.log(batch["labels"].clamp(min=1e-6)).requires_grad_()
-    assert training.soft_loss({"logits": logits}, batch["labels"]).item() < 1e-4
+    assert losses.soft_loss({"logits": logits}, batch["labels"]).item() < 1e-4
 
 
 @pytest.mark.slow

@@ -1,0 +1,263 @@
+"""Texts with several labels: how good each label is, from which probability on, which meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cookbook.label_cells import one_hot
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
+
+    Sets = Sequence[Sequence[str]] | np.ndarray
+
+# A threshold fitted to fewer texts than this learns their noise.
+_ENOUGH = 10
+
+
+def per_label(
+    references: Sets, scores: np.ndarray, names: Sequence[str], thresholds: Any = 0.5
+) -> pd.DataFrame:
+    """Score every label by itself.
+
+    Args:
+        references: The labels of each text: lists of names, or 1 and 0 of shape (texts, labels).
+        scores: Probabilities of the same shape, nan for a text without an answer.
+        names: Label names in the order of the columns.
+        thresholds: From which probability a label holds: one for all, or by name.
+
+    Returns:
+        One row per label: `precision`, `recall`, `f1` (0 where it was never predicted),
+        `average_precision` (which no threshold shapes), `support` (texts that have it) and
+        `threshold`. A label without texts has NaN where its texts count.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Example:
+        >>> per_label([["a"], ["b"]], np.array([[0.9, 0.2], [0.6, 0.7]]), ["a", "b"])["f1"].tolist()
+        [0.6666666666666666, 1.0]
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+    true, scores = _shapes(references, scores, names)
+    found = predicted(scores, names, thresholds)
+    figures = precision_recall_fscore_support(true, found, average=None, zero_division=0)
+    table = pd.DataFrame(dict(zip(("precision", "recall", "f1"), figures, strict=False)))
+    pairs = zip(true.T, np.nan_to_num(scores).T, strict=True)
+    table["average_precision"] = [
+        average_precision_score(own, given) if own.any() else np.nan for own, given in pairs
+    ]
+    table["support"] = true.sum(axis=0).astype(int)
+    table.loc[table["support"] == 0, ["recall", "f1"]] = np.nan
+    table["threshold"] = _of_each(thresholds, names)
+    return table.set_index(pd.Index(names, name="label"))
+
+
+def multilabel_metrics(
+    references: Sets, scores: np.ndarray, names: Sequence[str], thresholds: Any = 0.5
+) -> dict[str, float]:
+    """Return every figure as one flat dictionary of plain floats.
+
+    Args:
+        references: As for `per_label`, and so are the others.
+        scores: Probabilities of shape (texts, labels).
+        names: Label names in the order of the columns.
+        thresholds: From which probability a label holds.
+
+    Returns:
+        `f1_macro` (the mean of the labels that occur: a rare one counts as much as a common one),
+        `f1_micro` (over all answers), `f1_samples` (the mean of the texts; one that has no label
+        and gets none counts as 1), `precision_micro`, `recall_micro`, `exact_match` (texts with
+        just their labels), `average_precision_macro`; and `precision_<name>`, `recall_<name>`,
+        `f1_<name>`, `average_precision_<name>`, `support_<name>` for every label.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Example:
+        >>> scores = np.array([[0.9, 0.2], [0.1, 0.7]])
+        >>> figures = multilabel_metrics([["a"], []], scores, ["a", "b"])
+        >>> figures["exact_match"], figures["f1_samples"]
+        (0.5, 0.5)
+    """
+    averages, table = _figures(references, scores, names, thresholds)
+    figures = {
+        f"{figure}_{name}": float(value)
+        for name, row in table.drop(columns="threshold").iterrows()
+        for figure, value in row.items()
+        if not np.isnan(value)
+    }
+    return averages | figures
+
+
+def compute_metrics(
+    names: Sequence[str], logged: int = 10, worst: int = 3
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Make the function that a `Trainer` takes as `compute_metrics`, for several labels a text.
+
+    Args:
+        names: Label names in the order of their ids, such as `id2label.values()`.
+        logged: Labels up to which every figure is logged.
+        worst: Of more labels, how many of the worst are: those of the lowest F1.
+
+    Returns:
+        A function from an `EvalPrediction` with logits of shape (texts, labels) to the figures of
+        `multilabel_metrics` at a threshold of 0.5.
+
+    Example:
+        >>> compute = compute_metrics(["a", "b"])
+        >>> compute((np.array([[2.0, -1.0]]), np.array([[1.0, 0.0]])))["f1_micro"]
+        1.0
+    """
+    from scipy.special import expit
+
+    names = list(names)
+
+    def compute(prediction: EvalPrediction | tuple[Any, Any]) -> dict[str, float]:
+        logits, references = prediction
+        if isinstance(logits, tuple):  # some models return hidden states behind the logits
+            logits = logits[0]
+        scores = expit(np.asarray(logits, float))
+        if len(names) <= logged:
+            return multilabel_metrics(references, scores, names)
+        averages, table = _figures(references, scores, names, 0.5)
+        low = table["f1"].nsmallest(worst)
+        return averages | {f"f1_{name}": float(value) for name, value in low.items()}
+
+    return compute
+
+
+def choose_thresholds(
+    references: Sets, scores: np.ndarray, names: Sequence[str], least: int = _ENOUGH
+) -> dict[str, float]:
+    """Choose for each label from which probability it holds: where its F1 is best.
+
+    To be kept as `model.config.label_thresholds`; whatever answers with the model then obeys. On
+    few texts the best threshold is chance (Yang 2001, https://doi.org/10.1145/383952.383975), so
+    labels with fewer than `least` share one, the best for F1 over all answers.
+
+    Args:
+        references: The labels of texts that were not trained on: the validation split's.
+        scores: Their probabilities, of shape (texts, labels).
+        names: Label names in the order of the columns.
+        least: Texts with a label from which on it gets a threshold of its own.
+
+    Returns:
+        A threshold by name, from 0.05 to 0.95.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Example:
+        >>> scores = np.array([[0.3]] * 10 + [[0.1]] * 10)
+        >>> choose_thresholds([["a"]] * 10 + [[]] * 10, scores, ["a"])
+        {'a': 0.25}
+    """
+    true, scores = _shapes(references, scores, names)
+    grid = np.arange(5, 100, 5) / 100
+    hits = np.array([((scores >= t) & (true == 1)).sum(axis=0) for t in grid])
+    marked = np.array([(scores >= t).sum(axis=0) for t in grid])
+    together = _best(hits.sum(axis=1), marked.sum(axis=1), true.sum(), grid)
+    chosen = {}
+    for i, name in enumerate(names):
+        own = true[:, i].sum()
+        best = _best(hits[:, i], marked[:, i], own, grid) if own >= least else together
+        chosen[name] = best
+    return chosen
+
+
+def predicted(scores: np.ndarray, names: Sequence[str], thresholds: Any = 0.5) -> np.ndarray:
+    """Say which labels hold: 1 or 0 per text and label; none for a text without an answer.
+
+    Args:
+        scores: Probabilities of shape (texts, labels).
+        names: Label names in the order of the columns.
+        thresholds: One for all, or by name; a label that isn't named has 0.5.
+
+    Example:
+        >>> predicted(np.array([[0.4, 0.4]]), ["a", "b"], {"a": 0.3}).tolist()
+        [[1, 0]]
+    """
+    return (scores >= _of_each(thresholds, names)).astype(int)
+
+
+def together(sets: Sequence[Sequence[str]], n: int = 10) -> pd.DataFrame:
+    """Say which labels go together, and which avoid each other.
+
+    Args:
+        sets: The labels of each text.
+        n: Pairs at most, those furthest from chance.
+
+    Returns:
+        Columns `label`, `other`, `texts` (with both), `expected` (by chance, were they independent)
+        and `lift` (the one over the other): above 1 they go together, below 1 they avoid each
+        other. Pairs of which less than five are expected and found are left out.
+
+    Example:
+        >>> together([["a", "b"]] * 9 + [["a"], ["b"]] + [[]] * 9)["texts"].tolist()
+        [9]
+    """
+    sets = [list(own) for own in sets]
+    names = sorted(set(chain.from_iterable(sets)))
+    matrix: np.ndarray = one_hot(sets, names).astype(int)
+    both, counts = matrix.T @ matrix, matrix.sum(axis=0)
+    rows = []
+    for i, j in combinations(range(len(names)), 2):
+        expected = counts[i] * counts[j] / len(sets)
+        if max(expected, both[i, j]) >= 5:
+            rows.append((names[i], names[j], int(both[i, j]), expected, both[i, j] / expected))
+    table = pd.DataFrame(rows, columns=["label", "other", "texts", "expected", "lift"])
+    # The Pearson residual: how far from chance, in standard deviations.
+    order = ((table["texts"] - table["expected"]) / table["expected"] ** 0.5).abs()
+    return table.loc[order.sort_values(ascending=False).index].head(n).reset_index(drop=True)
+
+
+def _figures(
+    references: Sets, scores: np.ndarray, names: Sequence[str], thresholds: Any
+) -> tuple[dict[str, float], pd.DataFrame]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    true, scores = _shapes(references, scores, names)
+    table = per_label(true, scores, names, thresholds)
+    found = predicted(scores, names, thresholds)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        true, found, average="micro", zero_division=0
+    )
+    sizes = true.sum(axis=1) + found.sum(axis=1)
+    each = np.where(sizes > 0, 2 * (true * found).sum(axis=1) / np.maximum(sizes, 1), 1.0)
+    averages = {"f1_macro": table["f1"].mean(), "f1_micro": f1, "f1_samples": each.mean()}
+    averages |= {"precision_micro": precision, "recall_micro": recall}
+    averages["exact_match"] = (true == found).all(axis=1).mean()
+    averages["average_precision_macro"] = table["average_precision"].mean()
+    return {name: float(value) for name, value in averages.items()}, table
+
+
+def _shapes(references: Any, scores: Any, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    plain = isinstance(references, np.ndarray) and references.ndim == 2
+    true = references if plain else one_hot(references, names)
+    scores = np.asarray(scores, float)
+    if true.shape != scores.shape or true.shape[1] != len(names) or not len(true):
+        raise ValueError(
+            f"Labels of shape {true.shape}, probabilities of shape {scores.shape}, {len(names)} "
+            "names: there must be a row per text and a column per name."
+        )
+    return true.astype(int), scores
+
+
+def _of_each(thresholds: Any, names: Sequence[str]) -> np.ndarray:
+    if isinstance(thresholds, Mapping):
+        return np.array([float(thresholds.get(name, 0.5)) for name in names])
+    return np.full(len(names), float(thresholds))
+
+
+def _best(hits: np.ndarray, marked: np.ndarray, own: float, grid: np.ndarray) -> float:
+    """Return the middle of the thresholds with the best F1: the ends are where it would change."""
+    f1 = 2 * hits / np.maximum(marked + own, 1)
+    best = np.flatnonzero(f1 >= f1.max() - 1e-9)
+    return float(grid[best[len(best) // 2]])
