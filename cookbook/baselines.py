@@ -16,17 +16,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from tqdm.auto import tqdm
 
 from cookbook import data, extra, tables
 from cookbook.annotation import asset, turn
+from cookbook.label_cells import one_hot
 from cookbook.llm import Answer, Journal, Llm, connect, in_order, json_values
 from cookbook.words import WORD, fold, split_keywords, tokens
 
@@ -42,15 +45,19 @@ class Classifier:
 
     Attributes:
         name: What tables and pictures call it.
-        predict: A function from texts to one label name each, '' where it has none.
+        predict: A function from texts to one label name each, '' where it has none; where a text
+            may have several, to lists of them.
         size: Bytes on disk; None where nobody knows.
         note: How it was made, in a few words.
+        probabilities: Where there are some: a function from texts to a row each, a column per
+            label.
     """
 
     name: str
-    predict: Callable[[Sequence[str]], list[str]]
+    predict: Callable[[Sequence[str]], list[Any]]
     size: int | None = None
     note: str = ""
+    probabilities: Callable[[Sequence[str]], np.ndarray] | None = None
 
 
 def majority(labels: Sequence[Any]) -> Classifier:
@@ -81,9 +88,12 @@ def tfidf(
 
     Args:
         texts: Training texts.
-        labels: A label per text.
+        labels: A label per text; or a list of them, for one regression a label.
         lowercase: False tells 'Trick' from 'trick'.
         C: Inverse of the strength of regularisation.
+
+    Returns:
+        The classifier; its `probabilities` have a column per label, sorted by name.
 
     Raises:
         ValueError: A text or a label is missing; names its position.
@@ -93,16 +103,32 @@ def tfidf(
         >>> trained.predict(["Rate cut"])
         ['fact']
     """
-    texts, names = _training_rows(texts, labels)
+    several = any(isinstance(label, (list, tuple, set, np.ndarray)) for label in labels)
     vectorizer = TfidfVectorizer(
         lowercase=lowercase, ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]"
     )
-    pipeline = make_pipeline(vectorizer, LogisticRegression(C=C, max_iter=1000)).fit(texts, names)
+    regression: Any = LogisticRegression(C=C, max_iter=1000)
+    if several:
+        texts, sets = tables.strings(texts), [list(own) for own in labels]
+        names = sorted(set(chain.from_iterable(sets)))
+        targets: Any = one_hot(sets, names)
+        regression = OneVsRestClassifier(regression)
+    else:
+        texts, targets = _training_rows(texts, labels)
+    pipeline = make_pipeline(vectorizer, regression).fit(texts, targets)
+
+    def predict(new: Sequence[str]) -> list[Any]:
+        found = pipeline.predict(list(new)) if len(new) else np.array([])
+        if not several:
+            return found.tolist()
+        return [[name for name, one in zip(names, row, strict=True) if one] for row in found]
+
     return Classifier(
         "TF-IDF" if lowercase else "TF-IDF, cased",
-        lambda new: pipeline.predict(list(new)).tolist() if len(new) else [],
+        predict,
         size=len(pickle.dumps(pipeline)),
         note="words and pairs of words, logistic regression",
+        probabilities=lambda new: pipeline.predict_proba(list(new)),
     )
 
 
@@ -147,7 +173,7 @@ def fasttext(
     return Classifier("fastText", predict, size, f"words and sequences of them: {settings}")
 
 
-CLASSIFY = asset("classify.txt")
+CLASSIFY, CLASSIFY_SEVERAL = asset("classify.txt"), asset("classify_several.txt")
 
 
 def llm(
@@ -155,7 +181,8 @@ def llm(
     labels: Sequence[str] | Mapping[str, str],
     *,
     question: str = "You get a text. Which of these labels fits it?",
-    examples: Sequence[tuple[str, str]] = (),
+    examples: Sequence[tuple[str, Any]] = (),
+    several: bool = False,
     concurrency: int = 1,
     num_ctx: int = 2048,
     host: str | Sequence[str] | None = None,
@@ -164,13 +191,14 @@ def llm(
 ) -> Classifier:
     """Ask an LLM, a local one through Ollama, for every label: zero-shot, or with examples.
 
-    What can't be read is the label '', wrong everywhere; a warning counts it.
+    What can't be read is the label '', wrong everywhere, or of several none; a warning counts it.
 
     Args:
         model: A model that the Ollama server has pulled, or one on any server, from `llm.connect`.
         labels: The label names, or names with a sentence that says what belongs there.
         question: What is asked; the labels follow it.
-        examples: Pairs of text and label to go before every question.
+        examples: Pairs of text and label, or list of labels, to go before every question.
+        several: Whether a text may have several labels.
         concurrency: Questions at once.
         num_ctx: Tokens of prompt and answer; a text that might not fit is cut.
         host: As for `cookbook.llm.connect`, whose errors are raised.
@@ -183,39 +211,38 @@ def llm(
     names = tables.strings(labels)
     if len(set(names)) < max(2, len(names)):
         raise ValueError(f"Give at least two labels, each with a name of its own: {labels!r}")
-    if unknown := {label for _, label in examples} - set(names):
+    field = "labels" if several else "label"
+    given = [label if several else [label] for _, label in examples]
+    if unknown := set(chain.from_iterable(given)) - set(names):
         raise ValueError(f"Examples have other labels than {names}: {sorted(unknown)}")
     meanings = labels if isinstance(labels, Mapping) else dict.fromkeys(names)
     listed = [f"- {name}: {told}" if told else f"- {name}" for name, told in meanings.items()]
-    form = json.dumps({"label": "…"}, ensure_ascii=False)
-    system = CLASSIFY.format(question=question, labels="\n".join(listed), answer=form)
+    form = json.dumps({field: ["…"] if several else "…"}, ensure_ascii=False)
+    asked = CLASSIFY_SEVERAL if several else CLASSIFY
+    system = asked.format(question=question, labels="\n".join(listed), answer=form)
     shown = [{"role": "system", "content": system}]
     for text, label in examples:
-        shown += turn(text, {"label": label})
-    num_predict = 32 + max(map(len, names))
+        shown += turn(text, {field: label})
+    num_predict = 32 + (sum if several else max)(map(len, names))
     # Two characters a token at worst; Ollama would drop the beginning of the prompt in silence.
     room = 2 * (num_ctx - num_predict) - len(str(shown))
     if room < 200:
         raise ValueError(f"{num_ctx=} leaves no room for a text: raise it, or give fewer examples.")
     options = {"temperature": 0, "num_predict": num_predict, "num_ctx": num_ctx}
-    one_of = {"label": {"type": "string", "enum": names}}
-    schema = {"type": "object", "properties": one_of, "required": ["label"]}
-    # Read more freely than asked for: a server that the schema doesn't bind writes 'Clickbait'.
-    spelt = {fold(name): name for name in names}
+    one: dict[str, Any] = {"type": "string", "enum": names}
+    shape = {"type": "array", "items": one, "maxItems": len(names)} if several else one
+    schema = {"type": "object", "properties": {field: shape}, "required": [field]}
     server = connect(model, host, timeout)
 
-    def read(content: str) -> str:
-        objects = [value for value in json_values(content) if isinstance(value, dict)]
-        said = str(objects[-1].get("label")).strip() if objects else ""
-        return said if said in names else spelt.get(fold(said), "")
+    read = _label_reader(names, several)
 
-    def predict(new: Sequence[str]) -> list[str]:
+    def predict(new: Sequence[str]) -> list[Any]:
         left = iter(tables.strings(new))
         with Journal(journal) if journal else nullcontext() as kept:
 
             def ask(text: str) -> Answer:
-                asked = [*shown, {"role": "user", "content": text[:room]}]
-                return server.ask(asked, schema, options, kept)
+                messages = [*shown, {"role": "user", "content": text[:room]}]
+                return server.ask(messages, schema, options, kept)
 
             work = in_order(ask, lambda: next(left, None), concurrency)
             answers = [answer for _, answer in tqdm(work, server.model, len(new), leave=False)]
@@ -227,10 +254,30 @@ def llm(
                 f"count as wrong, the first of them {(first.content or first.reason)[:200]!r}.",
                 stacklevel=2,
             )
-        return found
+        return [each or [] for each in found] if several else found
 
     shots = f"{len(examples)} examples" if examples else "zero-shot"
     return Classifier(f"{server.model}, {shots}", predict, server.size, "asked through a server")
+
+
+def _label_reader(names: Sequence[str], several: bool) -> Callable[[str], Any]:
+    """Make a function from an answer to its label, or list of labels; '' where it has none."""
+    # Read more freely than asked for: a server that the schema doesn't bind writes 'Clickbait'.
+    spelt = {fold(name): name for name in names}
+
+    def named(said: Any) -> str:
+        said = str(said).strip()
+        return said if said in names else spelt.get(fold(said), "")
+
+    def read(content: str) -> Any:
+        objects = [value for value in json_values(content) if isinstance(value, dict)]
+        if not several:
+            return named(objects[-1].get("label")) if objects else ""
+        said = objects[-1].get("labels") if objects else None
+        found = dict.fromkeys(filter(None, map(named, said if isinstance(said, list) else [])))
+        return list(found) if found or said == [] else ""
+
+    return read
 
 
 # --- Keywords ------------------------------------------------------------------------------------

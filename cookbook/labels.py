@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # datasets takes a second to import
     from datasets import ClassLabel, Dataset, DatasetDict
 
 # Names that figures ("f1_macro") and columns of answers have beside those of the labels.
-_RESERVED = {"macro", "weighted", "text", "label", "score"}
+_RESERVED = {"macro", "micro", "samples", "weighted", "text", "label", "score"}
 
 
 def encode_labels(

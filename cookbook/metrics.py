@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from scipy.stats import binom, bootstrap
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -18,6 +19,7 @@ from cookbook.keyphrases import f1_of as f1_of
 from cookbook.keyphrases import keyphrase_matches as keyphrase_matches
 from cookbook.keyphrases import keyphrase_metrics as keyphrase_metrics
 from cookbook.label_cells import label_names
+from cookbook.multilabel import figures_of
 from cookbook.tables import write_atomically
 
 if TYPE_CHECKING:
@@ -112,8 +114,9 @@ def compute_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str
 
     Returns:
         A function from an `EvalPrediction` with logits of shape (texts, labels) to the figures of
-        `classification_metrics`; with more than ten labels to the averages and `f1_<name>` of the
-        worst three, for a log that can be read.
+        `classification_metrics`, where a text may have several labels to those of
+        `multilabel.multilabel_metrics`; with more than ten labels to the averages and `f1_<name>`
+        of the worst three, for a log that can be read.
 
     Example:
         >>> compute = compute_metrics(["a", "b"])
@@ -128,7 +131,11 @@ def compute_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str
             logits = logits[0]
         # A Trainer has ids, so they are never taken for names that are numbers.
         true, predicted = np.asarray(references), np.argmax(logits, axis=-1)
-        averages, table = _figures(true, predicted, names)
+        if true.ndim == 2:
+            averages, table = figures_of(true, expit(np.asarray(logits, float)), names)
+            table = table.drop(columns="threshold")
+        else:
+            averages, table = _figures(true, predicted, names)
         if len(names) > _LOGGED:
             table = table[["f1"]].nsmallest(_WORST, "f1")
         return averages | _flat(table)

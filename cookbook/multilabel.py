@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from cookbook.label_cells import one_hot
 
-if TYPE_CHECKING:
-    from transformers import EvalPrediction
-
-    Sets = Sequence[Sequence[str]] | np.ndarray
+Sets: TypeAlias = Sequence[Sequence[str]] | np.ndarray
 
 # A threshold fitted to fewer texts than this learns their noise.
 _ENOUGH = 10
@@ -86,7 +83,7 @@ def multilabel_metrics(
         >>> figures["exact_match"], figures["f1_samples"]
         (0.5, 0.5)
     """
-    averages, table = _figures(references, scores, names, thresholds)
+    averages, table = figures_of(references, scores, names, thresholds)
     figures = {
         f"{figure}_{name}": float(value)
         for name, row in table.drop(columns="threshold").iterrows()
@@ -94,43 +91,6 @@ def multilabel_metrics(
         if not np.isnan(value)
     }
     return averages | figures
-
-
-def compute_metrics(
-    names: Sequence[str], logged: int = 10, worst: int = 3
-) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Make the function that a `Trainer` takes as `compute_metrics`, for several labels a text.
-
-    Args:
-        names: Label names in the order of their ids, such as `id2label.values()`.
-        logged: Labels up to which every figure is logged.
-        worst: Of more labels, how many of the worst are: those of the lowest F1.
-
-    Returns:
-        A function from an `EvalPrediction` with logits of shape (texts, labels) to the figures of
-        `multilabel_metrics` at a threshold of 0.5.
-
-    Example:
-        >>> compute = compute_metrics(["a", "b"])
-        >>> compute((np.array([[2.0, -1.0]]), np.array([[1.0, 0.0]])))["f1_micro"]
-        1.0
-    """
-    from scipy.special import expit
-
-    names = list(names)
-
-    def compute(prediction: EvalPrediction | tuple[Any, Any]) -> dict[str, float]:
-        logits, references = prediction
-        if isinstance(logits, tuple):  # some models return hidden states behind the logits
-            logits = logits[0]
-        scores = expit(np.asarray(logits, float))
-        if len(names) <= logged:
-            return multilabel_metrics(references, scores, names)
-        averages, table = _figures(references, scores, names, 0.5)
-        low = table["f1"].nsmallest(worst)
-        return averages | {f"f1_{name}": float(value) for name, value in low.items()}
-
-    return compute
 
 
 def choose_thresholds(
@@ -218,9 +178,10 @@ def together(sets: Sequence[Sequence[str]], n: int = 10) -> pd.DataFrame:
     return table.loc[order.sort_values(ascending=False).index].head(n).reset_index(drop=True)
 
 
-def _figures(
-    references: Sets, scores: np.ndarray, names: Sequence[str], thresholds: Any
+def figures_of(
+    references: Sets, scores: np.ndarray, names: Sequence[str], thresholds: Any = 0.5
 ) -> tuple[dict[str, float], pd.DataFrame]:
+    """Return the averages of `multilabel_metrics`, and the table of `per_label`."""
     from sklearn.metrics import precision_recall_fscore_support
 
     true, scores = _shapes(references, scores, names)
