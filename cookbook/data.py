@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from cookbook import tables
 from cookbook.label_cells import doubtful_labels as doubtful_labels
-from cookbook.label_cells import label_columns, label_sets, rarest
+from cookbook.label_cells import label_columns, rarest
 from cookbook.label_cells import label_names as label_names
+from cookbook.label_cells import label_sets as label_sets
 from cookbook.words import join_keywords
 
 if TYPE_CHECKING:  # datasets takes a second to import; reading a CSV doesn't need it

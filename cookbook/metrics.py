@@ -55,6 +55,37 @@ def confusion(references: Labels, predictions: Labels, names: Sequence[str]) -> 
     return pd.DataFrame(counts, index=index, columns=pd.Index(names, name="predicted"))
 
 
+def worst_pairs(counts: pd.DataFrame, n: int = 10) -> pd.DataFrame:
+    """List which labels are taken for which most often: of many labels no table can be read.
+
+    Args:
+        counts: True labels down, predicted ones across, such as `confusion` returns.
+        n: Pairs at most.
+
+    Returns:
+        Columns `label`, `predicted`, `texts` and `share` (of the texts with that label), by texts.
+
+    Example:
+        >>> pairs = worst_pairs(confusion([0, 1, 1], [0, 0, 1], ["a", "b"]))
+        >>> pairs[["label", "predicted", "share"]].to_numpy().tolist()
+        [['b', 'a', 0.5]]
+    """
+    values = counts.to_numpy()
+    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
+    wrong = np.where(np.eye(len(values), dtype=bool), 0, values)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:n]
+    found: Any = np.unravel_index(order[wrong.ravel()[order] > 0], wrong.shape)
+    rows, columns = found
+    return pd.DataFrame(
+        {
+            "label": counts.index[rows],
+            "predicted": counts.columns[columns],
+            "texts": values[rows, columns],
+            "share": shares[rows, columns],
+        }
+    )
+
+
 def per_label(references: Labels, predictions: Labels, names: Sequence[str]) -> pd.DataFrame:
     """Score every label by itself, as scikit-learn's `precision_recall_fscore_support` does.
 

@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from cookbook import economics
+from cookbook.metrics import worst_pairs
 
+_MANY = 20  # labels up to which a picture shows them all
 _BESIDE: Any = {"textcoords": "offset points", "va": "center"}
 _AT_END: Any = {"xycoords": ("axes fraction", "data")}
 _WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # so that digits can be read
@@ -39,7 +41,7 @@ def save(figure: Figure, path: str | Path) -> Figure:
 
 @_styled
 def class_balance(balance: pd.DataFrame) -> Figure:
-    """Draw how many rows each label has in each split.
+    """Draw how many rows each label has in each split; of many, the commonest and the rarest.
 
     Args:
         balance: One row per split, one column per label, such as `quality` reports.
@@ -48,7 +50,12 @@ def class_balance(balance: pd.DataFrame) -> Figure:
         >>> import pandas as pd
         >>> figure = class_balance(pd.DataFrame({"a": [8], "b": [9]}, index=["train"]))
     """
-    return _bar_chart({"Rows per label": balance.T}, "{:,.0f}", "rows")
+    table, title = balance.T, "Rows per label"
+    if len(table) > _MANY:
+        title = f"Rows per label: commonest and rarest of {len(table)}"
+        ordered = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+        table = pd.concat([ordered.head(_MANY // 2), ordered.tail(_MANY // 2)])
+    return _bar_chart({title: table}, "{:,.0f}", "rows")
 
 
 @_styled
@@ -111,6 +118,8 @@ def loss_curves(log_history: Sequence[Mapping[str, Any]]) -> Figure:
 def confusion_matrix(counts: pd.DataFrame) -> Figure:
     """Draw which label is taken for which: counts, shaded by their share of the row.
 
+    Of more than twenty labels it draws the pairs that are mixed up most often.
+
     Args:
         counts: True labels down, predicted ones across, such as `metrics.confusion` returns.
 
@@ -120,6 +129,11 @@ def confusion_matrix(counts: pd.DataFrame) -> Figure:
         >>> figure = confusion_matrix(pd.DataFrame([[9, 1], [0, 8]], index=names, columns=names))
     """
     size = len(counts)
+    if size > _MANY:
+        pairs = worst_pairs(counts, _MANY)
+        names = pairs["label"] + " → " + pairs["predicted"] + " (" + pairs["texts"].map(str) + ")"
+        table = pd.DataFrame({"share": pairs["share"].to_numpy()}, index=names)
+        return _bar_chart({f"Taken for another, of {size} labels": table}, "{:.0%}")
     figure, axes = _figure(2.4 + 0.6 * size, 1.8 + 0.6 * size)
     values = counts.to_numpy()
     shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
@@ -137,7 +151,7 @@ def confusion_matrix(counts: pd.DataFrame) -> Figure:
 
 @_styled
 def per_label_bars(table: pd.DataFrame, title: str = "Per label") -> Figure:
-    """Draw precision, recall and F1 of each label.
+    """Draw precision, recall and F1 of each label; of more than twenty, of the worst.
 
     Args:
         table: One row per label, such as `metrics.per_label` returns.
@@ -148,6 +162,9 @@ def per_label_bars(table: pd.DataFrame, title: str = "Per label") -> Figure:
         >>> scores = {"precision": [0.9], "recall": [0.8], "f1": [0.85]}
         >>> figure = per_label_bars(pd.DataFrame(scores, index=["a"]))
     """
+    if len(table) > _MANY:
+        title += f": the worst of {len(table)}"
+        table = table.nsmallest(_MANY, "f1")
     return _bar_chart({title: table[["precision", "recall", "f1"]]}, "{:.1%}")
 
 

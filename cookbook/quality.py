@@ -133,10 +133,13 @@ def check(
     elif counts.iloc[-1] > 10 * counts.iloc[0]:
         few = f"only {counts.iloc[0]:,} of {counts.index[0]!r}"
         told.append(("balance", f"{counts.iloc[-1]:,} rows of {counts.index[-1]!r}, {few}"))
-    for row in giveaways[giveaways["flagged"]].itertuples():
+    flagged = giveaways[giveaways["flagged"]]
+    for row in flagged.head(_MANY // 2).itertuples():
         detail = f"{row.feature} alone tells {row.label!r} with balanced accuracy {row.score:.2f}"
         detail += f" (mean {row.mean_in:.2f} there, {row.mean_out:.2f} elsewhere)"
         told.append(("giveaway", detail))
+    if (more := len(flagged) - _MANY // 2) > 0:
+        told.append(("giveaway", f"and {more} more, all in the report's giveaways"))
     found: list[Any] = [(kind, None, None, None, detail) for kind, detail in told]
     duplicates, copies = _duplicates(every, similarity, ignore_numbers)
     found += copies
