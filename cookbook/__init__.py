@@ -17,13 +17,16 @@ _LOWER = {
     "formats",
     "keyphrases",
     "label_cells",
+    "lessons",
     "marks",
     "models",
     "openai_servers",
     "opinions",
     "runtimes",
     "servers",
+    "steps",
     "surface",
+    "task_file",
 }  # halves of others
 __all__ = sorted({module.name for module in iter_modules(__path__)} - _LOWER)
 

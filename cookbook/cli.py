@@ -168,6 +168,7 @@ def check(
     file: Annotated[str, Argument(help="Table of labelled texts: CSV, JSONL or Parquet.")],
     text: _Text = "text",
     label: Annotated[str, Option(help="Name of the column of labels.")] = "label",
+    several: Annotated[bool, Option("--several", help="A text may have several: 'a|b'.")] = False,
     keywords: _Keywords = None,
 ) -> None:
     """Say what is wrong with a data set.
@@ -182,7 +183,7 @@ def check(
     if keywords:
         report = cookbook.quality.check_keywords(file, text=text, keywords=keywords)
     else:
-        report = cookbook.quality.check(file, text=text, label=label)
+        report = cookbook.quality.check(file, text=text, label=label, several=several)
     typer.echo(report)
     raise typer.Exit(int(not report.ok))
 
@@ -233,41 +234,56 @@ def teach(
     Example:
         cookbook teach out/clickbait/model --unlabelled headlines.csv --labelled titles.csv
     """
-    import pandas as pd
-
-    from cookbook import data, inference, labels, tables, words
-    from cookbook import teach as work
-
-    pool = tables.sample(unlabelled, text, sample, seed).sample(frac=1, random_state=seed).tolist()
-    held_out = [cell for file in measured or [] for cell in tables.sample(file, text, 10**9)]
-    first = inference.load(models[0]).of_kind("classifier", "marker")
-    marking = first.kind == "marker"
-    columns: dict[str, Any] = {"label": label}
-    if marking:
-        columns = {"label": None, "keywords": keywords or "keywords"}
-    if labelled:
-        rows = tables.read(labelled, [text])
-    else:
-        fifth, pool = pool[: len(pool) // 5], pool[len(pool) // 5 :]
-        found = work.likeliest(work.soft_labels(models, fifth), fifth)
-        rows = pd.DataFrame({text: fifth, **found})
-        columns |= {name: name for name in found}
-    keys = rows[text].astype(str).map(words.normalise)
-    unseen = ~(keys.duplicated() | keys.isin(set(map(words.normalise, held_out))))
-    if not unseen.all():
-        told = f"{(~unseen).sum()} of {len(rows)} labelled texts repeat another or a measured one."
-        warnings.warn(f"{told} They are left out.", stacklevel=1)
-    splits = data.load_splits(rows[unseen], text=text, several=first.several, **columns, seed=seed)
-    if not marking:
-        splits = labels.encode_labels(splits, names=first.names)
-    settings: dict[str, Any] = {"num_train_epochs": epochs, "learning_rate": learning_rate}
-    build = work.student(base or models[0], models[0], **settings)
-    options: dict[str, Any] = {"rounds": rounds, "sure": sure, "seeds": [seed]}
-    options |= {"held_out": held_out, "watch": bool(labelled)}
+    settings = {"num_train_epochs": epochs, "learning_rate": learning_rate}
+    columns = {"text": text, "label": label, "keywords": keywords}
+    options: dict[str, Any] = {"out": out, "base": base, "sample": sample, "seed": seed, **columns}
+    options |= {"settings": settings, "rounds": rounds, "sure": sure}
     with redirect_stdout(sys.stderr):  # where the Trainer's log belongs
-        result = work.teach_rounds(splits, pool, models, build, out, **options)
+        teach_files = cookbook.tasks.teach_files
+        result = teach_files(models, unlabelled, labelled or None, measured or [], **options)
     typer.echo(result)
     return result.models[result.best][0]
+
+
+@_command
+def new(
+    path: Annotated[Path, Argument(help="File to write.")] = Path("task.toml"),
+) -> Any:
+    """Write a task to fill in: what a model is to tell apart, and what is at hand.
+
+    Example:
+        cookbook new help-desk.toml
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} is there already: name another file.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(cookbook.annotation.asset("task.toml") + "\n", "utf-8")
+    return path
+
+
+@_command
+def make(
+    task: Annotated[Path, Argument(help="A file such as `cookbook new` writes.")],
+    only: Annotated[list[str] | None, Option(help="A step to do alone; repeatable.")] = None,
+    estimate: Annotated[
+        bool, Option("--estimate", help="Ask ten questions, and work it out.")
+    ] = False,
+) -> Any:
+    """Make a measured model of a task: from a file of labels to a card, step by step.
+
+    write (an LLM writes the texts, or yours are taken), check, train (a notebook is run; its HTML
+    is the report), teach (with unlabelled texts), measure, export (int8), card. It can be stopped
+    at any time; the same command goes on where it was, and what hasn't changed isn't done again.
+
+    Example:
+        cookbook new help-desk.toml
+        cookbook make help-desk.toml --estimate
+        cookbook make help-desk.toml
+        cookbook make help-desk.toml --only train
+    """
+    if estimate:
+        return cookbook.tasks.estimate(task)
+    return cookbook.tasks.make(task, only or cookbook.tasks.STEPS)
 
 
 @_command

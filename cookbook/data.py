@@ -51,7 +51,8 @@ def shipped(name: str) -> Path:
     inside = Path(str(files("cookbook"))) / "shipped"
     # A wheel carries the folders inside the package; a clone has them beside it.
     root = inside if inside.is_dir() else inside.parent.parent
-    files_there = [*root.glob("data/*"), *root.glob("deploy/*")]
+    patterns = ("data/*", "deploy/*", "notebooks/*/*.ipynb")
+    files_there = [path for pattern in patterns for path in root.glob(pattern)]
     there = {path.name: path for path in sorted(files_there) if path.is_file()}
     if name not in there:
         raise FileNotFoundError(f"No shipped file {name!r}; there are: {', '.join(there)}")

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata, resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def stage_dataset(
     provenance: str,
     text: str = "text",
     label: str | None = "label",
+    several: bool = False,
     keywords: str | None = None,
     **head: Any,
 ) -> Path:
@@ -104,6 +106,8 @@ def stage_dataset(
         provenance: Who wrote the texts, when and how.
         text: Its column.
         label: Its column, or None.
+        several: Whether a text of a table may have several labels; of a `DatasetDict` its lists
+            say it.
         keywords: Their column, or None.
         **head: As `stage_model`.
 
@@ -115,21 +119,28 @@ def stage_dataset(
 
     with _staging("dataset", repo_id, folder, head) as (stage, target, card):
         if not isinstance(splits, DatasetDict):
-            splits = load_splits(splits, text=text, label=label, keywords=keywords)
+            columns: Any = {"text": text, "label": label, "keywords": keywords}
+            splits = load_splits(splits, several=several, **columns)
             text, label, keywords = "text", label and "label", keywords and "keywords"
-        report: Any = label and quality.check(splits, text=text, label=label)
+        kinds = [part.features.get(label) for part in splits.values()]
+        if several := hasattr(kinds[0], "feature"):  # lists, of names or already encoded
+            splits = encode_labels(splits, label=label or "").remove_columns("label")
+            splits, label = splits.rename_column("label_names", "label"), "label"
+        elif label and any(kind != kinds[0] or not hasattr(kind, "names") for kind in kinds):
+            splits, label = encode_labels(splits, label=label), "label"
+        report: Any = label and quality.check(splits, text=text, label=label, several=several)
         if keywords:
             report = quality.check_keywords(splits, text=text, keywords=keywords)
-        if label:
-            kinds = [part.features[label] for part in splits.values()]
-            if any(kind != kinds[0] or not hasattr(kind, "names") for kind in kinds):
-                splits, label = encode_labels(splits, label=label), "label"
         first = next(iter(splits.values()))
         sample, names = pd.DataFrame(first[:5]), []
+        counts: dict[str, Any] = {name: Counter() for name in splits}
         if label:
-            names = first.features[label].names
-            sample[label] = names_of(sample[label], names)
-        counts = {name: Counter(part[label] if label else ()) for name, part in splits.items()}
+            feature = first.features[label]
+            names = (feature.feature if several else feature).names
+            cells = [own if several else [own] for own in sample[label]]
+            sample[label] = ["|".join(filter(None, names_of(own, names))) for own in cells]
+            for name, part in splits.items():
+                counts[name].update(chain(*part[label][:]) if several else part[label][:])
         card |= {"splits": splits, "labels": names, "counts": counts, "sample": sample}
         card |= {"provenance": provenance, "keywords": keywords, "report": report}
         for name, part in splits.items():

@@ -65,7 +65,7 @@ def classify(
     loaded = load(model, tokenizer, dtype=dtype, max_length=max_length).of_kind("classifier")
     found = _answers(texts, loaded, ["text"], batch_size=batch_size)
     _tell_blank(sum(not text.strip() for text in texts), len(texts))
-    return pd.concat([pd.DataFrame({"text": texts}, dtype=object), found.to_pandas()], axis=1)
+    return pd.concat([pd.DataFrame({"text": texts}, dtype=object), _frame(found)], axis=1)
 
 
 def extract_keywords(
@@ -138,7 +138,9 @@ def worst_mistakes(answers: pd.DataFrame, labels: Sequence[str], n: int = 10) ->
     """
     table = answers[["text", "label", "score"]].rename(columns={"label": "predicted"})
     table.insert(1, "label", list(labels))
-    same = table[["label", "predicted"]].map(lambda n: n if isinstance(n, str) else set(n or []))
+    same = table[["label", "predicted"]].map(
+        lambda n: set(n) if pd.api.types.is_list_like(n) else n
+    )
     wrong = table[same["label"] != same["predicted"]]
     return wrong.sort_values("score", ascending=False).head(n).reset_index(drop=True)
 
@@ -180,7 +182,7 @@ def answer_chunks(
         require(chunk.columns, [text], "The table")
         loaded = loaded or load(model, tokenizer, dtype=dtype, max_length=max_length)
         texts = _texts(chunk[text], rows)
-        found = _answers(texts, loaded, chunk.columns, **options).to_pandas()
+        found = _frame(_answers(texts, loaded, chunk.columns, **options))
         yield pd.concat([chunk, found.set_index(chunk.index)], axis=1)
         blank, rows = blank + texts.count(""), rows + len(texts)
     _tell_blank(blank, rows)
@@ -285,6 +287,15 @@ def _answers(texts: list[str], loaded: Model, taken: Iterable[str], **options: A
     for name, values in columns:
         added[free_name(name, [*taken, *added])] = pa.array(values, from_pandas=True)
     return pa.table(added)
+
+
+def _frame(found: pa.Table) -> pd.DataFrame:
+    """Return a frame in which several labels are a list, as in Arrow, and no array."""
+    frame = found.to_pandas()
+    for field in found.schema:
+        if pa.types.is_list(field.type):
+            frame[field.name] = pd.Series(found[field.name].to_pylist(), dtype=object)
+    return frame
 
 
 def _tell_blank(blank: int, rows: int) -> None:

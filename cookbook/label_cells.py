@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 import warnings
@@ -179,9 +180,12 @@ def _names_in(cell: Any, several: bool = False) -> Iterator[str]:
     if isinstance(cell, str) and several and re.search(r"[|;]", cell) and cell.strip()[:1] != "[":
         cell = re.split(r"[|;]", cell)
     elif isinstance(cell, str) and re.fullmatch(r"\s*\[(.*['\",].*)?\]\s*", cell, re.DOTALL):
-        cell = split_keywords(cell) or cell.strip()[1:-1].split(",")
+        try:
+            cell = json.loads(cell)
+        except ValueError:  # as Python, numpy or a person writes a list
+            cell = split_keywords(cell, unique=False) or cell.strip()[1:-1].split(",")
     if pd.api.types.is_list_like(cell):
-        yield from chain.from_iterable(_names_in(each, several) for each in cell)
+        yield from chain.from_iterable(map(_names_in, cell))
     elif not pd.isna(cell):
         name = unicodedata.normalize("NFC", " ".join(str(cell).split()))
         yield from filter(None, [re.sub(r"^(-?\d+)\.0$", r"\1", name)])

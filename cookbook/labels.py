@@ -15,8 +15,9 @@ from cookbook.label_cells import doubtful_labels, label_names, label_sets, one_h
 if TYPE_CHECKING:  # datasets takes a second to import
     from datasets import ClassLabel, Dataset, DatasetDict
 
-# Names that figures ("f1_macro") and columns of answers have beside those of the labels.
-_RESERVED = {"macro", "micro", "samples", "weighted", "text", "label", "score"}
+# Names that figures ("f1_macro") and columns of answers have beside those of the labels; the
+# second ones where a text may have several.
+_RESERVED, _OF_SEVERAL = {"macro", "weighted", "text", "label", "score"}, {"micro", "samples"}
 
 
 def encode_labels(
@@ -63,8 +64,7 @@ def encode_labels(
     known = getattr(feature.feature if several else feature, "names", None)
     names = names or known or _in_order(present)
     ids = ClassLabel(names=label_names(names).tolist())
-    if taken := sorted(_RESERVED & set(ids.names)):
-        raise ValueError(f"Labels can't be called {taken}: figures or columns have those names.")
+    refuse_reserved(ids.names, several)
     for told in doubtful_labels(ids.names, several):
         warnings.warn(f"Labels {told}. Correct them, unless that is meant.", stacklevel=2)
 
@@ -89,6 +89,16 @@ def encode_labels(
         column = pa.array(columns[split].map({n: i for i, n in enumerate(ids.names)}), pa.int64())
         encoded[split] = others.add_column("label", column, feature=ids)
     return encoded
+
+
+def refuse_reserved(names: Iterable[str], several: bool = False) -> None:
+    """Refuse labels that are called like a figure or a column of answers.
+
+    Raises:
+        ValueError: Some are; names them.
+    """
+    if taken := sorted((_RESERVED | (_OF_SEVERAL if several else set())) & set(names)):
+        raise ValueError(f"Labels can't be called {taken}: figures or columns have those names.")
 
 
 def label_maps(splits: DatasetDict) -> dict[str, Any]:

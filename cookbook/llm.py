@@ -99,13 +99,19 @@ class Llm:
         return answer
 
     def _ask_one(self, *question: Any) -> Answer:
+        late: list[Server] = []
         while True:
             with self._one_at_a_time:
-                server = min(self.servers, key=lambda one: self._busy[one.address])
+                others = [one for one in self.servers if one not in late] or self.servers
+                server = min(others, key=lambda one: self._busy[one.address])
                 self._busy[server.address] += 1
             try:
                 return server.ask(*question)
-            except (OSError, LookupError, RuntimeError) as error:
+            except TimeoutError:  # the question may be at fault, so the server stays
+                late.append(server)
+                if len(late) == 2 or len(self.servers) == 1:
+                    raise
+            except (OSError, LookupError) as error:
                 self._leave_out(server, error)
             finally:
                 with self._one_at_a_time:

@@ -13,9 +13,6 @@ from cookbook.label_cells import one_hot
 
 Sets: TypeAlias = Sequence[Sequence[str]] | np.ndarray
 
-# A threshold fitted to fewer texts than this learns their noise.
-_ENOUGH = 10
-
 
 def per_label(
     references: Sets, scores: np.ndarray, names: Sequence[str], thresholds: Any = 0.5
@@ -94,42 +91,37 @@ def multilabel_metrics(
 
 
 def choose_thresholds(
-    references: Sets, scores: np.ndarray, names: Sequence[str], least: int = _ENOUGH
+    references: Sets, scores: np.ndarray, names: Sequence[str]
 ) -> dict[str, float]:
-    """Choose for each label from which probability it holds: where its F1 is best.
+    """Choose for each label from which probability it holds: where as many texts get it as have it.
 
-    To be kept as `model.config.label_thresholds`; whatever answers with the model then obeys. On
-    few texts the best threshold is chance (Yang 2001, https://doi.org/10.1145/383952.383975), so
-    labels with fewer than `least` share one, the best for F1 over all answers.
+    To be kept as `model.config.label_thresholds`; whatever answers with the model then obeys. The
+    threshold with the best F1 is chance where a label has few texts; this one fits less (Yang 2001
+    compares both, as PCut and SCut, https://doi.org/10.1145/383952.383975).
 
     Args:
         references: The labels of texts that were not trained on: the validation split's.
         scores: Their probabilities, of shape (texts, labels).
         names: Label names in the order of the columns.
-        least: Texts with a label from which on it gets a threshold of its own.
 
     Returns:
-        A threshold by name, from 0.05 to 0.95.
+        A threshold by name, half-way between the last text that gets the label and the next.
 
     Raises:
         ValueError: The shapes differ.
 
     Example:
-        >>> scores = np.array([[0.3]] * 10 + [[0.1]] * 10)
-        >>> choose_thresholds([["a"]] * 10 + [[]] * 10, scores, ["a"])
-        {'a': 0.25}
+        >>> scores = np.array([[0.4], [0.3], [0.1]])
+        >>> choose_thresholds([["a"], [], []], scores, ["a"])
+        {'a': 0.35}
     """
     true, scores = _shapes(references, scores, names)
-    grid = np.arange(5, 100, 5) / 100
-    hits = np.array([((scores >= t) & (true == 1)).sum(axis=0) for t in grid])
-    marked = np.array([(scores >= t).sum(axis=0) for t in grid])
-    together = _best(hits.sum(axis=1), marked.sum(axis=1), true.sum(), grid)
-    chosen = {}
-    for i, name in enumerate(names):
-        own = true[:, i].sum()
-        best = _best(hits[:, i], marked[:, i], own, grid) if own >= least else together
-        chosen[name] = best
-    return chosen
+    ranked = -np.sort(-np.nan_to_num(scores), axis=0)
+    ranked = np.vstack([np.ones(len(names)), ranked, np.zeros(len(names))])
+    last = true.sum(axis=0)
+    columns = range(len(names))
+    chosen = (ranked[last, columns] + ranked[last + 1, columns]) / 2
+    return {name: float(threshold) for name, threshold in zip(names, chosen, strict=True)}
 
 
 def predicted(scores: np.ndarray, names: Sequence[str], thresholds: Any = 0.5) -> np.ndarray:
@@ -215,10 +207,3 @@ def _of_each(thresholds: Any, names: Sequence[str]) -> np.ndarray:
     if isinstance(thresholds, Mapping):
         return np.array([float(thresholds.get(name, 0.5)) for name in names])
     return np.full(len(names), float(thresholds))
-
-
-def _best(hits: np.ndarray, marked: np.ndarray, own: float, grid: np.ndarray) -> float:
-    """Return the middle of the thresholds with the best F1: the ends are where it would change."""
-    f1 = 2 * hits / np.maximum(marked + own, 1)
-    best = np.flatnonzero(f1 >= f1.max() - 1e-9)
-    return float(grid[best[len(best) // 2]])

@@ -188,7 +188,8 @@ def openai_server(model: str, base_url: str, timeout: float, key: str) -> OpenAi
         found = OpenAi(client, model, timeout, key)
         client.models.list()  # so that a wrong address or key is said at once
     except openai.OpenAIError as error:
-        if getattr(error, "status_code", 0) not in (404, 405):  # not every server lists them
+        # Not every server lists them, nor to every key.
+        if getattr(error, "status_code", 0) not in (403, 404, 405):
             raise found.explained(error) from error
     except Exception as error:
         raise no_address(base_url, error) from error

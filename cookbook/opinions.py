@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 Soft: TypeAlias = Any
 
 
+class NothingToLearn(ValueError):
+    """The teachers are sure of no text, or none is left."""
+
+
 def soft_labels(
     teachers: Sequence[Any], texts: Iterable[str], names: Sequence[str] | None = None
 ) -> Soft:
@@ -182,6 +186,6 @@ def likeliest(found: Soft, texts: Sequence[str]) -> dict[str, Any]:
         return {"keywords": list(map(words.join_keywords, read))}
     names = found.columns.to_numpy(object)
     if several(found):
-        return {"label": ["|".join(names[row >= 0.5]) for row in found.to_numpy()]}
+        return {"label": ["|".join(names[row >= 0.5]) or "[]" for row in found.to_numpy()]}
     best = found.fillna(0.0).to_numpy().argmax(axis=1)
     return {"label": np.where(found.isna().any(axis=1), None, names[best])}

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from cookbook import words
 from cookbook.label_cells import one_hot
+from cookbook.multilabel import choose_thresholds
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -141,6 +142,7 @@ def label_quality(
         ValueError: There is only one label, or row of it.
     """
     from cleanlab import multilabel_classification, rank
+    from scipy.special import expit, logit
     from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
@@ -150,13 +152,16 @@ def label_quality(
         raise ValueError(
             f"To doubt a label takes two labels with two rows each; here: {counts.to_dict()}"
         )
-    model = words_and_letters()
+    model = words_and_letters(C=10 if several else 1)
     if several:
         names: Any = np.array(sorted(counts.index), object)
         given: np.ndarray = one_hot(labels, names.tolist())
         model = make_pipeline(model[:-1], OneVsRestClassifier(model[-1]))
         parts = KFold(folds, shuffle=True, random_state=seed)
         found = cross_val_predict(model, texts, given, cv=parts, method="predict_proba")
+        # A rare label is never likely: each is judged by how many texts have it.
+        usual = list(choose_thresholds(given, found, names).values())
+        found = expit(logit(np.clip(found, 1e-6, 1 - 1e-6)) - logit(np.clip(usual, 1e-6, 1 - 1e-6)))
         own = [np.flatnonzero(row).tolist() for row in given]
         score = multilabel_classification.get_label_quality_scores(own, found)
         return [names[row >= 0.5].tolist() for row in found], score

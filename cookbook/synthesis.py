@@ -86,6 +86,7 @@ def generate_texts(
     model: str | Llm = "phi3",
     per_label: int = 500,
     kind: str = "title",
+    language: str | None = None,
     topics: Sequence[str] = TOPICS,
     styles: Sequence[str] = STYLES,
     words: tuple[int, int] = (3, 30),
@@ -111,6 +112,7 @@ def generate_texts(
         model: A model that the Ollama server has pulled, or one on any server, from `llm.connect`.
         per_label: Usable texts wanted per label.
         kind: What a text is called in the prompt, such as 'title' or 'support request'.
+        language: The language to write in, such as 'Swedish'; None for that of the examples.
         topics: What the texts are to be about.
         styles: How they are to be written. The same for every label, or style gives it away.
         words: Fewest and most words of a usable text.
@@ -140,9 +142,8 @@ def generate_texts(
     if len(set(names)) < max(len(names), 1) or not all(label.examples for label in labels):
         raise ValueError(f"Give each label one name of its own, and examples: {names}")
     llm = connect(model, host, timeout)
-    form = _Form(labels, kind, styles, words, per_call, temperature, llm.digest)
-    plan = (llm.model, form.version)
-    run = Run(Path(out), _COLUMNS, _COLUMNS, plan, give_up_after)
+    form = _Form(labels, kind, styles, words, per_call, temperature, llm.digest, language)
+    run = Run(Path(out), _COLUMNS, _COLUMNS, (llm.model, form.version), give_up_after)
     with run.open(per_label * len(labels)) as bar:
         kept, refused = run.rows()
         asked = set(pd.concat([kept, refused])[["label", "topic", "seed"]].itertuples(index=False))
@@ -172,7 +173,7 @@ def generate_texts(
                 have[label.name] += len(good)
                 in_flight[label.name] -= per_call
                 bar.update(len(good))
-                row = (label.name, topic, style, *plan, number)
+                row = (label.name, topic, style, *run.plan, number)
                 rejected = [(text, *row, why) for text, why in bad]
                 run.add([(text, *row) for text in good], rejected, answer.content)
     return run.result()
@@ -203,6 +204,7 @@ class _Form:
     per_call: int
     temperature: float
     digest: str
+    language: str | None
 
     def __post_init__(self) -> None:
         several = self.per_call > 1
@@ -217,6 +219,8 @@ class _Form:
         self.meta = re.compile(meta.replace("LABEL", names))
         self.copied = [text for label in self.labels for _, text in label.examples]
         shaping = {**asdict(self), "words": None, "prompt": [self.template, SUBJECT]}
+        if not self.language:  # so that what was written before languages could be chosen counts
+            del shaping["language"]
         self.version = fingerprint(shaping)[:8]
 
     def question(self, label: Label, topic: str, style: str, seed: int) -> tuple[Any, Any, Any]:
@@ -232,6 +236,7 @@ class _Form:
             n=self.per_call,
             answer=json.dumps(said("…", "…")),
         )
+        system += f"\nWrite in {self.language}." if self.language else ""
         messages = [{"role": "system", "content": system}]
         shown = [example for example in label.examples if example[0] != topic]
         for about, text in rng.sample(shown, min(3, len(shown))):

@@ -14,7 +14,7 @@ import pandas as pd
 from cookbook import features, tables, training, words
 from cookbook.losses import soft_collator, soft_loss
 from cookbook.models import kind_of
-from cookbook.opinions import Soft, at_a_loss, losses, rows_of, several, truth
+from cookbook.opinions import NothingToLearn, Soft, at_a_loss, losses, rows_of, several, truth
 from cookbook.opinions import likeliest as likeliest
 from cookbook.opinions import soft_labels as soft_labels
 from cookbook.opinions import sureness as sureness
@@ -133,7 +133,7 @@ def _lesson(
     if not len(kept):
         why = pool["left_out"].value_counts().to_dict()
         most = f"{pool['sure'].max():.3f} sure at most: lower sure=, or bring other texts"
-        raise ValueError(f"No text is left to learn from: {why}. The teachers are {most}.")
+        raise NothingToLearn(f"No text is left to learn from: {why}. The teachers are {most}.")
     if len(kept) < len(pool) / 2:
         told = [*told, f"Only {len(kept) / len(pool):.0%} of these texts teach."]
     feature = splits["train"].features.get("label")

@@ -296,6 +296,33 @@ def _put_aside(folder: Path, what: str) -> None:
     print(f"{folder} held {what}, which is now in {aside}")  # noqa: T201
 
 
+def start_at_base_rates(model: PreTrainedModel, rows: Dataset) -> None:
+    """Let a new head begin by saying each label as often as the training texts have it.
+
+    Where a text may have several of many labels, nearly all answers are no. A head that begins
+    with 50% for each first learns to say no to everything, and a small model may stay there. So
+    the last layer's bias becomes the log-odds of each label (Lin et al. 2017, section 3.3,
+    https://arxiv.org/abs/1708.02002); its weights stay.
+
+    Args:
+        model: A classifier with a new head; changed in place.
+        rows: The training split, as `labels.encode_labels` returns it.
+
+    Raises:
+        ValueError: The model has no last layer of that many labels, or the texts have one label
+            each.
+    """
+    if "label_names" not in rows.features:
+        raise ValueError("For texts with several labels: encode_labels has found one each.")
+    given = np.array(rows["label"][:])
+    wanted = given.shape[1]
+    layers = [layer for layer in model.modules() if getattr(layer, "out_features", 0) == wanted]
+    if not layers or layers[-1].bias is None:
+        raise ValueError(f"The model has no last layer with a bias for {wanted} labels.")
+    rate = np.clip(given.mean(axis=0), 1 / len(given), 1 - 1 / len(given))
+    layers[-1].bias.data = torch.tensor(np.log(rate / (1 - rate))).to(layers[-1].bias)
+
+
 def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Iterable[int]) -> pd.DataFrame:
     """Repeat a run with several seeds: one figure from one seed says little.
 

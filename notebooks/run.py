@@ -93,6 +93,15 @@ TAUGHT: dict[str, dict[str, Any]] = {
         "output_dir": "out/clickbait_taught",
     }
 }
+# Several labels a text, many of them.
+MANY: dict[str, dict[str, Any]] = {
+    "your_own/many_labels": {
+        "base_model": "minilm",
+        "learning_rate": 4e-4,
+        "frozen_layers": 1,
+        "output_dir": "out/many_labels",
+    }
+}
 # The guide, which no demo needs.
 GUIDE: dict[str, dict[str, Any]] = {
     "guide/choose_a_model": {
@@ -121,7 +130,7 @@ COMPARED: dict[str, dict[str, Any]] = {
         "output_dir": "out/keywords_compared",
     },
 }
-EVERY = SMALL_LLM | DEMO | FROM_HUB | GUIDE | COMPARED | TAUGHT
+EVERY = SMALL_LLM | DEMO | FROM_HUB | MANY | GUIDE | COMPARED | TAUGHT
 # What the committed outputs are made with beyond that.
 REFRESH: dict[str, dict[str, Any]] = {
     "clickbait/2_fine_tune_albert": {"seeds": [0, 1, 2]},

@@ -47,6 +47,8 @@ def command(*words, **environment):
         "page": ["--port", "--host", "--share", "--example", "Ctrl-C"],
         "export": ["--no-int8", "without torch"],
         "push": ["--kind", "--private", "dataset", "--dry-run"],
+        "new": ["PATH"],
+        "make": ["--only", "--estimate", "goes on where it was"],
         "teach": ["--unlabelled", "--labelled", "--measured", "--base", "--rounds"],
     }.items(),
 )

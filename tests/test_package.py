@@ -76,8 +76,10 @@ def test_a_wheel_carries_what_it_needs_and_finds_it_without_the_clone(tmp_path):
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
         "from cookbook import data, tables\n"
         "print(data.shipped('clickbait_titles.csv'))\n"
+        "print(data.shipped('hub_dataset.ipynb'), data.shipped('many_labels.ipynb'), sep='\\n')\n"
         "print(len(tables.read(data.shipped('clickbait_challenge.csv'))) >= 150)"
     )
-    where, enough = run(code, cwd=tmp_path).splitlines()
-    assert Path(where).is_relative_to(tmp_path / "site")
+    *where, enough = run(code, cwd=tmp_path).splitlines()
+    assert all(Path(path).is_relative_to(tmp_path / "site") for path in where)
+    assert len(where) == 3  # the notebooks that `cookbook make` runs are there too
     assert enough == "True"

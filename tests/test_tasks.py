@@ -1,0 +1,252 @@
+"""`cookbook make`: from a file of labels to a measured model; skipped, resumed, explained."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from cookbook import cli, data, inference, tables, tasks
+from tests.servers.scripted_ollama import serving, title
+
+TASK = """
+name = "desk"
+kind = "message"
+per_label = 60
+base_model = "minilm"
+epochs = 8
+learning_rate = 3e-4
+[llm]
+model = "phi3"
+host = "{host}"
+price = [1.0, 2.0]
+[labels.billing]
+definition = "The customer asks about a price, an invoice, a payment or a refund."
+examples = [["a gym", "Why was I charged twice in May?"]]
+[labels.technical]
+definition = "Something doesn't work, and the customer wants it to work."
+examples = [["a gym", "The app says my card is unknown at every door"]]
+"""
+
+
+def message(request, number):
+    """A message that a small model can tell: money or machines, in the title's words."""
+    system = request["messages"][0]["content"]
+    about = "the invoice and refund for" if "is billing" in system else "the broken screen with"
+    said = json.loads(title(request, number))["title"].split()
+    return json.dumps({"message": " ".join([*said[:2], about, *said[2:]])})
+
+
+def task_file(folder, host="http://127.0.0.1:9", text=TASK):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "task.toml"
+    path.write_text(text.format(host=host) if "{host}" in text else text)
+    return path
+
+
+# --- Reading a task
+
+
+def test_the_task_that_comes_along_is_a_task(tmp_path):
+    done = CliRunner().invoke(cli.app, ["new", str(tmp_path / "desk.toml")])
+    assert done.exit_code == 0, done.output
+    task = tasks.read_task(tmp_path / "desk.toml")
+    assert list(task.labels) == ["billing", "technical"]
+    assert task.folder == tmp_path / "help-desk"
+    again = CliRunner().invoke(cli.app, ["new", str(tmp_path / "desk.toml")])
+    assert again.exit_code == 1
+    assert "is there already" in again.output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('kind = "message"', 'kinds = "message"', r"nobody knows 'kinds'; is it 'kind'\?"),
+        (
+            'model = "phi3"',
+            'modle = "phi3"',
+            r"llm.model: Field required; nobody knows 'llm.modle'; is it 'model'\?",
+        ),
+        (
+            'examples = [["a gym", "Why was I charged twice in May?"]]',
+            "",
+            "billing.examples: Field",
+        ),
+        ('"Why was I charged twice in May?"]]', '"Why?", "x"]]', r"labels.billing.examples.0"),
+        ("per_label = 60", "per_label = 0", "per_label: Input should be greater"),
+        ('name = "desk"', 'name = "../desk"', "name: String should match"),
+        ('name = "desk"', 'name = "desk', "is no TOML: .*line 2"),
+        ('kind = "message"', 'language = "svenska"', r"nobody knows .*Is it 'Swedish' \(sv\)"),
+        ('kind = "message"', 'language = "Qwxyz"', r"nobody knows the language 'Qwxyz'"),
+        ('kind = "message"', 'texts = "mine.csv"', r"texts = '.*mine.csv' isn't there"),
+        ('kind = "message"', "several = true", "for several, give texts"),
+        ("[labels.technical]", "[more.technical]", "nobody knows 'more'"),
+        (
+            '[llm]\nmodel = "phi3"\nhost = "{host}"\nprice = [1.0, 2.0]',
+            "",
+            "two labels or more and",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_task_is_said_in_a_line(old, new, told, tmp_path):
+    assert old in TASK
+    path = task_file(tmp_path, text=TASK.replace(old, new))
+    with pytest.raises((ValueError, FileNotFoundError), match=told) as caught:
+        tasks.read_task(path)
+    assert str(caught.value).startswith(str(path))
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "desk").exists()
+
+
+def test_a_language_by_name_is_its_code_and_goes_into_the_question(tmp_path):
+    with serving(message) as server:
+        text = TASK.replace('kind = "message"', 'kind = "message"\nlanguage = "Swedish"')
+        path = task_file(tmp_path, server.url, text)
+        assert tasks.read_task(path).language == "sv"
+        tasks.make(path, ["write"])
+        assert "Write in Swedish." in server.requests[0]["messages"][0]["content"]
+        plain = task_file(tmp_path / "plain", server.url)
+        tasks.make(plain, ["write"])
+        assert "Write in" not in server.requests[-1]["messages"][0]["content"]
+
+
+def test_a_step_before_its_turn_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"checked.csv isn't there yet: do the step before"):
+        tasks.make(task_file(tmp_path), ["train"])
+    with pytest.raises(ValueError, match=r"no steps \['trian'\]; there are write, check, train"):
+        tasks.make(task_file(tmp_path), ["trian"])
+
+
+def test_an_estimate_is_worked_out_from_ten_questions(tmp_path):
+    with serving(message) as server:
+        path = task_file(tmp_path, server.url)
+        told = tasks.estimate(path)
+    assert len(server.requests) >= 10
+    assert "120 texts: some 120 questions" in told
+    assert "hours: " in told
+    assert not (tmp_path / "desk" / "texts.csv").exists()
+
+
+# --- The whole way
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A task made whole, with unlabelled texts and a few that a person labelled."""
+    folder = tmp_path_factory.mktemp("made")
+    with serving(message) as server:
+        texts = [json.loads(message(ask(label, seed), 0))["message"] for label, seed in new(0, 60)]
+        pd.DataFrame({"text": texts}).to_csv(folder / "inbox.csv", index=False)
+        rows = [(json.loads(message(ask(a, s), 0))["message"], a) for a, s in new(100, 15)]
+        pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "hand.csv", index=False)
+        more = 'kind = "message"\nunlabelled = "inbox.csv"\nmeasured = "hand.csv"'
+        path = task_file(folder, server.url, TASK.replace('kind = "message"', more))
+        done = tasks.make(path)
+        yield path, done, server
+
+
+def new(start, count):
+    pairs = [(label, 10**6 + start + i) for i in range(count) for label in ("billing", "technical")]
+    return [(label, seed * 2 + (label == "billing")) for label, seed in pairs]
+
+
+def ask(label, seed):
+    return {"messages": [{"content": f"Every one of them is {label}:"}], "options": {"seed": seed}}
+
+
+def test_a_task_becomes_a_measured_model(made):
+    path, done, _ = made
+    folder = path.parent / "desk"
+    assert list(done.done) == list(tasks.STEPS)
+    figures = json.loads((folder / "metrics.json").read_text())
+    assert figures["real"]["accuracy"] > 0.9
+    assert "accuracy" in done.done["measure"]
+    assert "mistakes_real.csv first" in done.done["measure"]
+    assert len(tables.read(folder / "texts.csv")) == 120
+    said = ["Please send the invoice for May", "The broken screen flickers again"]
+    for model in ("trained/model", "int8"):
+        answers = inference.classify(said, folder / model)
+        assert set(answers["label"]) <= {"billing", "technical"}
+    assert "<html" in (folder / "trained" / "hub_dataset.html").read_text()
+    card = (folder / "to_push" / "README.md").read_text()
+    assert "Texts written by phi3." in card
+    assert f"{figures['test']['accuracy']:.3f}" in card
+    assert (folder / "taught" / "best.json").is_file()
+    assert str(folder) in str(done)
+
+
+def test_what_has_not_changed_is_not_done_again(made):
+    path, done, server = made
+    folder, asked = path.parent / "desk", len(server.requests)
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("*/*.*")}
+    again = tasks.make(path)
+    assert again.done == done.done
+    assert len(server.requests) == asked
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("*/*.*")} == before
+    hand = path.parent / "hand.csv"
+    rows = tables.read(hand)
+    tables.write(rows.head(20), hand)
+    changed = tasks.make(path)
+    assert "20 real texts" in changed.done["measure"]
+    assert changed.done["train"] == done.done["train"]
+
+
+@pytest.mark.slow
+def test_a_task_that_is_killed_goes_on_to_the_same_end(tmp_path):
+    """Killed while it writes, while the notebook trains, and after: as if it hadn't been."""
+    with serving(message, delay=0.01) as server:
+        path = task_file(tmp_path / "killed", server.url)
+        command = [sys.executable, "-c", "from cookbook.cli import main; main()", "make", str(path)]
+        folder = path.parent / "desk"
+
+        def writing():
+            return len(server.requests) > 30
+
+        def training():
+            return list(folder.glob("trained/checkpoints/*/trainer_state.json"))
+
+        def measured():
+            return (folder / "metrics.json").exists()
+
+        for moment in (writing, training, measured):
+            deadline = time.monotonic() + 600
+            run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+            while not moment() and run.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            os.killpg(run.pid, signal.SIGKILL)
+            assert run.wait() == -signal.SIGKILL
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "Everything is in" in done.stdout
+        whole = task_file(tmp_path / "whole", server.url)
+        tasks.make(whole)
+    other = whole.parent / "desk"
+    for name in ("texts.csv", "checked.csv"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+    ours, theirs = (json.loads((f / "metrics.json").read_text()) for f in (folder, other))
+    assert ours == theirs
+
+
+@pytest.mark.slow
+def test_texts_of_one_s_own_with_several_labels(tmp_path):
+    rows = pd.read_csv(data.shipped("tech_keywords.csv"), keep_default_na=False)
+    kinds = {"Careers", "DevOps", "Security", "Web Development", "Hardware"}
+    sets = [[t for t in cell.split(", ") if t in kinds] for cell in rows["topic"]]
+    rows = pd.DataFrame({"text": rows["text"].str[:120], "label": map("|".join, sets)})
+    tables.write(rows[rows["label"] != ""].head(500), tmp_path / "mine.csv")
+    path = task_file(
+        tmp_path,
+        text='name = "topics"\ntexts = "mine.csv"\nseveral = true\nbase_model = "minilm"\n'
+        "epochs = 1\nlearning_rate = 3e-4\n",
+    )
+    done = tasks.make(path)
+    assert "f1_macro" in done.done["measure"]
+    answers = inference.classify(["We moved to Kubernetes"], tmp_path / "topics" / "int8")
+    assert isinstance(answers["label"][0], list)
+    card = (tmp_path / "topics" / "to_push" / "README.md").read_text()
+    assert "several or none" in card
