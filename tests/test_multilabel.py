@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,11 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from sklearn.metrics import average_precision_score, f1_score
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+)
 
 from cookbook import (
     baselines,
@@ -346,6 +351,32 @@ def test_the_card_says_how_good_each_label_is(trained, posts, tmp_path):
     assert f"| test split | {figures['f1_macro']:.3f} | {figures['f1_micro']:.3f} |" in card
     assert "inference.classify" in card
     assert f"| DevOps, test split | {figures['precision_DevOps']:.3f} |" in card
+
+
+def test_the_card_of_many_labels_lists_the_worst(tokenizer, tmp_path):
+    names = [f"label {i:02}" for i in range(30)]
+    config = BertConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=16,
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+        problem_type="multi_label_classification",
+    )
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    true = np.eye(30, dtype=int)
+    scores = np.where(true, 0.9, 0.1)
+    scores[7] = 0.1  # the one that is never found
+    about = {"labels": names, "test": multilabel.multilabel_metrics(true, scores, names)}
+    folder = hub.stage_model(tmp_path / "model", "you/many", tmp_path / "to_push", metrics=about)
+    card = (folder / "README.md").read_text()
+    rows = re.findall(r"\| (label \d\d), test split", card)
+    assert "the worst twenty of 30" in card
+    assert len(rows) == 20
+    assert rows[0] == "label 07"
 
 
 def test_a_data_set_goes_to_the_hub_with_its_names_and_comes_back(tmp_path):
