@@ -47,8 +47,8 @@ def command(*words, **environment):
         "page": ["--port", "--host", "--share", "--example", "Ctrl-C"],
         "export": ["--no-int8", "without torch"],
         "push": ["--kind", "--private", "dataset", "--dry-run"],
-        "new": ["PATH"],
-        "make": ["--only", "--estimate", "goes on where it was"],
+        "new": ["task.toml"],
+        "make": ["--only", "--estimate", "teach (with unlabelled texts)"],
         "teach": ["--unlabelled", "--labelled", "--measured", "--base", "--rounds"],
     }.items(),
 )
