@@ -21,6 +21,7 @@ from cookbook.label_cells import label_columns, rarest
 from cookbook.label_cells import label_names as label_names
 from cookbook.label_cells import label_sets as label_sets
 from cookbook.words import join_keywords
+from cookbook.words import split_keywords as split_keywords  # for those who look for it here
 
 if TYPE_CHECKING:  # datasets takes a second to import; reading a CSV doesn't need it
     from datasets import Dataset, DatasetDict

@@ -27,6 +27,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from cookbook import quality
 from cookbook.data import load_splits
+from cookbook.formats import require
 from cookbook.labels import encode_labels, names_of
 from cookbook.metrics import load_metrics, save_metrics
 from cookbook.models import load
@@ -122,6 +123,8 @@ def stage_dataset(
             columns: Any = {"text": text, "label": label, "keywords": keywords}
             splits = load_splits(splits, several=several, **columns)
             text, label, keywords = "text", label and "label", keywords and "keywords"
+        for name, part in splits.items():
+            require(part.column_names, filter(None, (text, label)), f"Split {name!r}")
         kinds = [part.features.get(label) for part in splits.values()]
         if several := hasattr(kinds[0], "feature"):  # lists, of names or already encoded
             splits = encode_labels(splits, label=label or "").remove_columns("label")
