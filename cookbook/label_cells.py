@@ -166,13 +166,13 @@ def one_hot(sets: Iterable[Iterable[str]], names: Sequence[str]) -> np.ndarray:
         >>> one_hot([["b"], []], ["a", "b"]).tolist()
         [[0.0, 1.0], [0.0, 0.0]]
     """
-    place = {name: i for i, name in enumerate(names)}
-    found: np.ndarray = np.zeros((len(rows := list(map(list, sets))), len(place)), np.float32)
+    from sklearn.preprocessing import MultiLabelBinarizer  # which only warns of such a label
+
+    rows = list(map(list, sets))
     for row, own in enumerate(rows):
-        if unknown := set(own) - set(place):
-            raise ValueError(f"Row {row} has labels {sorted(unknown)}; there are {list(place)}.")
-        found[row, [place[name] for name in own]] = 1
-    return found
+        if unknown := set(own) - set(names):
+            raise ValueError(f"Row {row} has labels {sorted(unknown)}; there are {list(names)}.")
+    return MultiLabelBinarizer(classes=list(names)).fit_transform(rows).astype(np.float32)
 
 
 def _names_in(cell: Any, several: bool = False) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from transformers import DataCollatorForTokenClassification
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def class_weights(rows: Dataset, weights: Mapping[str, float] | str = "balanced"
         raise ValueError(
             f"{weights=} must be 'balanced' or a table; labels without texts: {lacking}"
         )
-    found = (len(label) - counts) / counts if several else len(label) / len(names) / counts
+    found = (len(label) - counts) / counts
+    if not several:
+        found = compute_class_weight("balanced", classes=np.arange(len(names)), y=label)
     return torch.tensor(found, dtype=torch.float32)
 
 

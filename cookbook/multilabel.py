@@ -182,9 +182,8 @@ def figures_of(
     precision, recall, f1, _ = precision_recall_fscore_support(
         true, found, average="micro", zero_division=0
     )
-    sizes = true.sum(axis=1) + found.sum(axis=1)
-    each = np.where(sizes > 0, 2 * (true * found).sum(axis=1) / np.maximum(sizes, 1), 1.0)
-    averages = {"f1_macro": table["f1"].mean(), "f1_micro": f1, "f1_samples": each.mean()}
+    samples = precision_recall_fscore_support(true, found, average="samples", zero_division=1)
+    averages = {"f1_macro": table["f1"].mean(), "f1_micro": f1, "f1_samples": samples[2]}
     averages |= {"precision_micro": precision, "recall_micro": recall}
     averages["exact_match"] = (true == found).all(axis=1).mean()
     averages["average_precision_macro"] = table["average_precision"].mean()
