@@ -14,6 +14,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
     DataCollatorForSeq2Seq,
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
@@ -47,6 +49,24 @@ def classifier(splits, folder, seed=0, **settings):
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=metrics.compute_metrics(list(model.config.id2label.values())),
     )
+
+
+def tiny_several(folder, tokenizer, names):
+    """Save an untrained BERT of a few thousand weights that gives a text any of these labels."""
+    config = BertConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=16,
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+        problem_type="multi_label_classification",
+    )
+    set_seed(0)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def writer(splits, folder, seed=0, **settings):

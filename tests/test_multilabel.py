@@ -15,8 +15,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from sklearn.metrics import average_precision_score, f1_score
 from transformers import (
     AutoModelForSequenceClassification,
-    BertConfig,
-    BertForSequenceClassification,
 )
 
 from cookbook import (
@@ -355,18 +353,7 @@ def test_the_card_says_how_good_each_label_is(trained, posts, tmp_path):
 
 def test_the_card_of_many_labels_lists_the_worst(tokenizer, tmp_path):
     names = [f"label {i:02}" for i in range(30)]
-    config = BertConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=16,
-        id2label=dict(enumerate(names)),
-        label2id={name: i for i, name in enumerate(names)},
-        problem_type="multi_label_classification",
-    )
-    BertForSequenceClassification(config).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+    small.tiny_several(tmp_path / "model", tokenizer, names)
     true = np.eye(30, dtype=int)
     scores = np.where(true, 0.9, 0.1)
     scores[7] = 0.1  # the one that is never found

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pandas as pd
 import pytest
@@ -132,6 +133,27 @@ def test_an_estimate_is_worked_out_from_ten_questions(tmp_path):
     assert not (tmp_path / "desk" / "texts.csv").exists()
 
 
+def test_texts_of_an_earlier_definition_and_measured_ones_are_not_trained_on(tmp_path):
+    with serving(message) as server:
+        path = task_file(tmp_path, server.url, TASK.replace("per_label = 60", "per_label = 10"))
+        tasks.make(path, ["write", "check"])
+        before = tables.read(tmp_path / "desk" / "texts.csv")
+        changed = path.read_text().replace("a payment or a refund", "a payment or a discount")
+        path.write_text(changed.replace("[llm]", 'measured = "hand.csv"\n[llm]'))
+        tables.write(before.head(4), tmp_path / "hand.csv")
+        done = tasks.make(path, ["write", "check"])
+    texts = tables.read(tmp_path / "desk" / "texts.csv")
+    assert texts["label"].value_counts().to_dict() == {"billing": 10, "technical": 10}
+    assert not set(texts["prompt_version"]) & set(before["prompt_version"])
+    measured = before.head(4)[["text", "label"]]
+    tables.write(pd.concat([texts[["text", "label"]], measured]), tmp_path / "mine.csv")
+    own = 'name = "own"\ntexts = "mine.csv"\nmeasured = "hand.csv"\n'
+    done = tasks.make(task_file(tmp_path, text=own), ["check"])
+    assert "4 near a measured one left out" in done.done["check"]
+    checked = tables.read(tmp_path / "own" / "checked.csv")
+    assert not set(checked["text"]) & set(measured["text"])
+
+
 # --- The whole way
 
 
@@ -218,7 +240,8 @@ def test_a_task_that_is_killed_goes_on_to_the_same_end(tmp_path):
             run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
             while not moment() and run.poll() is None:
                 assert time.monotonic() < deadline
-                time.sleep(0.02)
+                with suppress(subprocess.TimeoutExpired):
+                    run.wait(0.02)
             os.killpg(run.pid, signal.SIGKILL)
             assert run.wait() == -signal.SIGKILL
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoConfig, AutoTokenizer
 
 from cookbook import (
     baselines,
@@ -255,19 +255,7 @@ def test_a_student_marks_what_its_teacher_marks(marker, short_posts, tmp_path):
 
 
 def test_texts_may_have_several_labels(tokenizer, tmp_path):
-    config = BertConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=16,
-        id2label={0: "bug", 1: "urgent", 2: "billing"},
-        label2id={"bug": 0, "urgent": 1, "billing": 2},
-        problem_type="multi_label_classification",
-    )
-    torch.manual_seed(0)
-    BertForSequenceClassification(config).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+    small.tiny_several(tmp_path / "model", tokenizer, ["bug", "urgent", "billing"])
     rows = {"text": ["App crashes", "Refund now"], "label": [[1, 1, 0], [0, 1, 1]]}
     part = Dataset.from_dict(rows)
     splits = DatasetDict(train=part, validation=part.select([0]).map(lambda _: {"text": "Crash"}))
