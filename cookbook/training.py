@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 from tqdm.auto import tqdm
 from transformers import (
     Seq2SeqTrainingArguments,
@@ -268,8 +269,9 @@ def train_once(trainer: Trainer, folder: str | Path) -> Path:
 
 def _identity(trainer: Trainer) -> dict[str, Any]:
     """Return all that makes a run what it is."""
-    model = cast("Any", trainer.model)
+    model, loss = cast("Any", trainer.model), trainer.compute_loss_func
     return {
+        **({"loss": _loss(loss)} if loss else {}),
         "model": [model.name_or_path, getattr(model.config, "_commit_hash", None)],
         # Of the files, for the weights of a new head vary where no seed was set.
         "weights": [_digest(path.read_bytes()) for path in _weights(model.name_or_path)],
@@ -279,6 +281,12 @@ def _identity(trainer: Trainer) -> dict[str, Any]:
         "data": _fingerprint(trainer.train_dataset),
         "validation": _fingerprint(trainer.eval_dataset),
     }
+
+
+def _loss(function: Callable[..., Any]) -> list[str]:
+    """Name a loss by the function and what it holds, such as class weights."""
+    inside = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    return [getattr(function, "__qualname__", repr(function)), *map(Hasher.hash, inside)]
 
 
 def _is_of(marker: Path, run: dict[str, Any]) -> bool:
