@@ -13,6 +13,7 @@ from scipy.special import expit
 from scipy.stats import binom, bootstrap
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from cookbook.keyphrases import choose_threshold as choose_threshold
 from cookbook.keyphrases import compute_keyphrase_metrics as compute_keyphrase_metrics
 from cookbook.keyphrases import compute_marking_metrics as compute_marking_metrics
 from cookbook.keyphrases import f1_of as f1_of
