@@ -24,9 +24,10 @@ _LOWER = {
     "opinions",
     "runtimes",
     "servers",
-    "steps",
     "surface",
     "task_file",
+    "task_model",
+    "task_texts",
 }  # halves of others
 __all__ = sorted({module.name for module in iter_modules(__path__)} - _LOWER)
 

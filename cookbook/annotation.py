@@ -24,15 +24,19 @@ from cookbook.answers import Journal, Run, Synthesis, fingerprint, json_values, 
 from cookbook.llm import Llm, connect, in_order
 from cookbook.words import join_keywords, tokens
 
+# Bounded, or a small model may write without end.
+Keywords = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=60)]], Field(min_length=1, max_length=8)
+]
+Phrase = Annotated[str, Field(min_length=2, max_length=120)]
+
 
 class TechKeywords(BaseModel):
     """What `annotate` asks for by default: the columns that the second article trains on."""
 
-    keywords: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=60)]], Field(min_length=1, max_length=8)
-    ]
+    keywords: Keywords
     topic: Annotated[str, Field(min_length=2, max_length=60)]
-    summary: Annotated[str, Field(min_length=2, max_length=120)]
+    summary: Phrase
 
 
 def asset(name: str) -> str:

@@ -180,6 +180,7 @@ class Synthesis:
         input_tokens: Tokens that all questions so far had, of other models and prompts too, for
             `economics.api_cost`; what the server didn't tell is missing.
         output_tokens: Tokens of the answers.
+        questions: How many of them there are.
     """
 
     path: Path
@@ -188,6 +189,7 @@ class Synthesis:
     seconds: float
     input_tokens: int = 0
     output_tokens: int = 0
+    questions: int = 0
 
     @property
     def reasons(self) -> pd.Series:
@@ -282,7 +284,7 @@ class Run:
         with self.kept, self.bad, self.journal:
             answers = list(self.journal.answers.values())
         tokens = sum(a.input_tokens for a in answers), sum(a.output_tokens for a in answers)
-        return Synthesis(self.out, *self.rows(), self.seconds, *tokens)
+        return Synthesis(self.out, *self.rows(), self.seconds, *tokens, len(answers))
 
 
 def beside(out: Path, what: str) -> Path:

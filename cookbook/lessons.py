@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cookbook import data, inference, labels, multilabel, tables, teach, words
+from cookbook import data, inference, labels, metrics, multilabel, tables, teach, words
 
 
 def teach_files(
@@ -80,18 +80,36 @@ def teach_files(
     build = teach.student(base or str(models[0]), models[0], **(settings or {}))
     options = {"seeds": [seed], "held_out": held_out, "watch": watch, **options}
     rounds = teach.teach_rounds(splits, pool, models, build, out, **options)
-    if first.several and rounds.best:
-        _set_thresholds(Path(rounds.models[rounds.best][0]), splits["validation"])
+    if (first.several or marking) and rounds.best:
+        choose_thresholds(rounds.models[rounds.best][0], splits["validation"])
     return rounds
 
 
-def _set_thresholds(folder: Path, validation: Any) -> None:
-    """Choose a student's thresholds anew: its probabilities aren't its teacher's."""
-    loaded, given = inference.load(folder), np.array(validation["label"][:])
-    found = loaded.predict(validation["text"][:])
-    chosen = multilabel.choose_thresholds(given, found, loaded.names)
-    path = folder / "config.json"
-    content = json.dumps(
-        json.loads(path.read_text("utf-8")) | {"label_thresholds": chosen}, indent=2
-    )
+def choose_thresholds(folder: str | Path, validation: Any) -> None:
+    """Choose a model's thresholds anew and write them into its configuration.
+
+    A student's probabilities aren't its teacher's, nor those of an int8 export its model's.
+
+    Args:
+        folder: A model of several labels a text, or one that marks keywords; or its export.
+        validation: Texts that weren't trained on, with their `label` (names, or 1 and 0 for each
+            label) or `keywords`.
+    """
+    loaded, texts = inference.load(folder), validation["text"][:]
+    if loaded.kind == "marker":
+        wanted = [words.split_keywords(cell) for cell in validation["keywords"]]
+
+        def find(threshold: float) -> Any:
+            return inference.extract_keywords(texts, loaded, threshold=threshold)
+
+        found: dict[str, Any] = {
+            "keyword_threshold": metrics.choose_threshold(find, texts, wanted)[0]
+        }
+    else:
+        given, scores = validation["label"][:], loaded.predict(texts)
+        if "label_names" in validation.features:  # encoded
+            given = np.array(given)
+        found = {"label_thresholds": multilabel.choose_thresholds(given, scores, loaded.names)}
+    path = Path(folder) / "config.json"
+    content = json.dumps(json.loads(path.read_text("utf-8")) | found, indent=2)
     tables.write_atomically(path, lambda half: half.write_text(content, "utf-8"))

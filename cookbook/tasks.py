@@ -12,13 +12,22 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from cookbook import steps, tables
+from cookbook import tables, task_model, task_texts
 from cookbook.answers import fingerprint
 from cookbook.lessons import teach_files as teach_files
 from cookbook.task_file import Task as Task
 from cookbook.task_file import read_task as read_task
 
-STEPS = ("write", "check", "train", "teach", "measure", "export", "card")
+_WORK = {
+    "write": task_texts.write,
+    "check": task_texts.check,
+    "train": task_model.train,
+    "teach": task_model.teach,
+    "measure": task_model.measure,
+    "export": task_model.export,
+    "card": task_model.card,
+}
+STEPS = tuple(_WORK)
 
 
 @dataclass
@@ -36,9 +45,10 @@ class Made:
 def make(path: str | Path, only: Sequence[str] = STEPS) -> Made:
     """Make a measured model of a task, step by step, and say where everything lies.
 
-    The steps: `write` texts with the LLM (or take yours), `check` them, `train` by running a
-    notebook, `teach` with unlabelled texts, `measure`, `export` to int8, and lay out a `card`. What
-    hasn't changed isn't done again. Killed at any moment, the same call goes on where it was.
+    The steps: `write` texts with the LLM (or take yours, or let it annotate them), `check` them,
+    `train` by running a notebook, `teach` with unlabelled texts, `measure`, `export` to int8, and
+    lay out a `card`. What hasn't changed isn't done again. Killed at any moment, the same call goes
+    on where it was.
 
     Args:
         path: A file as for `read_task`; a folder of the task's name is made beside it.
@@ -56,7 +66,7 @@ def make(path: str | Path, only: Sequence[str] = STEPS) -> Made:
         for name in STEPS:
             if name not in only:
                 continue
-            shaped_by, product, work = getattr(steps, name)(task)
+            shaped_by, product, work = _WORK[name](task)
             key, state = fingerprint(name, shaped_by), _state(folder)
             if state.get(name, {}).get("shaped_by") != key or not product.exists():
                 tqdm.write(f"{name} …")
@@ -75,34 +85,54 @@ def make(path: str | Path, only: Sequence[str] = STEPS) -> Made:
 
 
 def estimate(path: str | Path, questions: int = 10) -> str:
-    """Say beforehand what the texts of a task will take, from a few measured questions.
+    """Say beforehand what a task will take: a few questions are asked, a few batches trained on.
 
     Args:
         path: A file as for `read_task`.
         questions: How many are asked.
 
+    Returns:
+        Questions, tokens, dollars (where the task has a price) and hours, a line each.
+
     Raises:
-        ValueError, OSError, RuntimeError: As `synthesis.generate_texts`; the task has texts.
+        ValueError, OSError, RuntimeError: As `synthesis.generate_texts`.
     """
     task = read_task(path)
-    if task.texts:
-        raise ValueError(f"{path} brings its own texts: no LLM is asked.")
-    with TemporaryDirectory() as folder:
-        few = max(1, questions // len(task.labels))
-        run = steps.written(task, few, Path(folder) / "texts.csv")
-    asked = len(run.rows) + len(run.rejected)
-    wanted = task.per_label * len(task.labels)
-    times = wanted / len(run.rows)
-    lines = [f"{len(run.rows)} of {asked} answers of {run.rows['model'].iloc[0]} can be used."]
+    told, asked = [], not task.texts or (task.fields and task.llm)
+    if asked:
+        a_question = (task.llm and task.llm.per_call) or (10 if task.fields else 1)
+        with TemporaryDirectory() as folder:
+            few = max(1, questions // max(len(task.labels), 1))
+            rows, runs = task_texts.asked(task, Path(folder), few, a_question * questions)
+        wanted = task.per_label * len(task.labels)
+        if task.fields:
+            wanted = tables.read(task.texts, ["text"])["text"].nunique()
+        told += _questions(task, wanted, rows, runs)
+    else:
+        rows = task_texts.usable(task, task_texts.texts_of(task))
+        wanted = len(rows)
+        told.append(f"{wanted:,} texts of your own: no LLM is asked.")
+    try:
+        told.append(task_model.training_hours(task, rows["text"].tolist(), wanted))
+    except OSError as error:
+        told.append(f"hours of training: unknown, {task.base_model} can't be had: {error}")
+    return "\n".join(told)
+
+
+def _questions(task: Task, wanted: int, rows: Any, runs: list[Any]) -> list[str]:
+    """Work out from a few answers what all of them will take."""
+    bad, times = sum(len(run.rejected) for run in runs), wanted / len(rows)
+    lines = [f"{len(rows)} texts can be used, {bad} answers can't"]
+    asked = sum(run.questions for run in runs)
     lines.append(f"{wanted:,} texts: some {asked * times:,.0f} questions")
-    if run.output_tokens:
-        read, written = run.input_tokens * times, run.output_tokens * times
-        lines.append(f"tokens: {read:,.0f} read, {written:,.0f} written")
+    read, written = task_texts.tokens(runs)
+    if written:
+        lines.append(f"tokens: {read * times:,.0f} read, {written * times:,.0f} written")
         if task.llm and task.llm.price:
-            dollars = (read * task.llm.price[0] + written * task.llm.price[1]) / 1e6
+            dollars = (read * task.llm.price[0] + written * task.llm.price[1]) * times / 1e6
             lines.append(f"dollars: {dollars:,.2f}")
-    lines.append(f"hours: {run.seconds * times / 3600:,.2g}")
-    return "\n".join(lines)
+    lines.append(f"hours of asking: {sum(run.seconds for run in runs) * times / 3600:,.2g}")
+    return lines
 
 
 def _state(folder: Path) -> dict[str, Any]:

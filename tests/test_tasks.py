@@ -82,10 +82,11 @@ def test_the_task_that_comes_along_is_a_task(tmp_path):
         ("per_label = 60", "per_label = 0", "per_label: Input should be greater"),
         ('name = "desk"', 'name = "../desk"', "name: String should match"),
         ('name = "desk"', 'name = "desk', "is no TOML: .*line 2"),
+        ("[labels.billing]", "[labels.räkning]", r"put quotes around .* \[labels.räkning\]"),
         ('kind = "message"', 'language = "svenska"', r"nobody knows .*Is it 'Swedish' \(sv\)"),
         ('kind = "message"', 'language = "Qwxyz"', r"nobody knows the language 'Qwxyz'"),
         ('kind = "message"', 'texts = "mine.csv"', r"texts = '.*mine.csv' isn't there"),
-        ('kind = "message"', "several = true", "for several, give texts"),
+        ('kind = "message"', 'fields.keywords = "names"', r"\[labels\] or \[fields\], not both"),
         ("[labels.technical]", "[more.technical]", "nobody knows 'more'"),
         (
             '[llm]\nmodel = "phi3"\nhost = "{host}"\nprice = [1.0, 2.0]',
@@ -102,6 +103,67 @@ def test_what_is_wrong_with_a_task_is_said_in_a_line(old, new, told, tmp_path):
     assert str(caught.value).startswith(str(path))
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "desk").exists()
+
+
+KEYWORDS = """
+name = "posts"
+texts = "posts.csv"
+base_model = "minilm"
+epochs = 4
+learning_rate = 6e-4
+[llm]
+model = "phi3"
+host = "{host}"
+[fields]
+keywords = "names that the text is about, spelt as in the text"
+topic = "one or two broad topics"
+[[examples]]
+text = "We moved from Heroku"
+keywords = ["Heroku"]
+topic = "cloud"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('keywords = "names', 'keyword = "names', r"\[fields\] needs keywords"),
+        ('topic = "one', 'text = "one', r"\[fields\] needs keywords, .* and no text and no id"),
+        ('texts = "posts.csv"', "", r"\[fields\] needs texts"),
+        (
+            'keywords = ["Heroku"]\n',
+            "",
+            "example 1 needs text, keywords, topic, and has text, topic",
+        ),
+        (
+            'keywords = ["Heroku"]',
+            "keywords = []",
+            "example 1: keywords: List should have at least 1",
+        ),
+        ('name = "posts"', 'name = "posts"\nseveral = true', "several is about labels"),
+    ],
+)
+def test_what_is_wrong_with_a_task_of_keywords_is_said_in_a_line(old, new, told, tmp_path):
+    assert old in KEYWORDS
+    (tmp_path / "posts.csv").write_text("text\nWe left Heroku\n")
+    path = task_file(tmp_path, text=KEYWORDS.replace(old, new))
+    with pytest.raises(ValueError, match=told) as caught:
+        tasks.read_task(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_base_model_suits_the_language(tmp_path):
+    mine = 'name = "own"\ntexts = "mine.csv"\n'
+    (tmp_path / "mine.csv").write_text("text,label\nA,x\n")
+    for language, base in {
+        "en": "distilbert/distilbert-base-uncased",
+        "Swedish": "KBLab/bert-base-swedish-cased",
+        "ja": "distilbert/distilbert-base-multilingual-cased",
+    }.items():
+        path = task_file(tmp_path, text=f'{mine}language = "{language}"\n')
+        assert tasks.read_task(path).base_model == base
+    path = task_file(tmp_path, text=f'{mine}language = "sv"\nbase_model = "minilm"\n')
+    assert tasks.read_task(path).base_model == "minilm"
 
 
 def test_a_language_by_name_is_its_code_and_goes_into_the_question(tmp_path):
@@ -129,7 +191,8 @@ def test_an_estimate_is_worked_out_from_ten_questions(tmp_path):
         told = tasks.estimate(path)
     assert len(server.requests) >= 10
     assert "120 texts: some 120 questions" in told
-    assert "hours: " in told
+    assert "hours of asking: " in told
+    assert "hours of training on cpu: 0." in told
     assert not (tmp_path / "desk" / "texts.csv").exists()
 
 
@@ -273,3 +336,70 @@ def test_texts_of_one_s_own_with_several_labels(tmp_path):
     assert isinstance(answers["label"][0], list)
     card = (tmp_path / "topics" / "to_push" / "README.md").read_text()
     assert "several or none" in card
+
+
+def annotated(request, number):
+    """Keywords as the shipped posts have them, whatever is asked with an id."""
+    shown = {row["text"]: row for row in POSTS.to_dict("records")}
+    asked = [json.loads(line) for line in request["messages"][-1]["content"].splitlines()]
+    return json.dumps(
+        {
+            "answers": [
+                {
+                    "id": one["id"],
+                    "keywords": shown[one["text"]]["keywords"].split(", "),
+                    "topic": shown[one["text"]]["topic"],
+                }
+                for one in asked
+            ]
+        }
+    )
+
+
+POSTS = tables.read(data.shipped("tech_keywords.csv")).head(180)
+
+
+@pytest.mark.slow
+def test_keywords_become_a_model_that_marks_them(tmp_path):
+    rows = POSTS.head(120)
+    tables.write(rows[["text"]], tmp_path / "posts.csv")
+    tables.write(POSTS[["text", "keywords"]].tail(60), tmp_path / "hand.csv")
+    more = 'texts = "posts.csv"\nmeasured = "hand.csv"\n'
+    with serving(annotated) as server:
+        path = task_file(tmp_path, server.url, KEYWORDS.replace('texts = "posts.csv"\n', more))
+        told = tasks.estimate(path)
+        assert "120 texts: some 12 questions" in told
+        assert "hours of training on cpu: 0." in told
+        done = tasks.make(path)
+    folder = tmp_path / "posts"
+    texts = tables.read(folder / "texts.csv")
+    assert texts["text"].tolist() == rows["text"].tolist()
+    assert "We moved from Heroku" in server.requests[0]["messages"][1]["content"]
+    figures = json.loads((folder / "metrics.json").read_text())
+    assert figures["real"]["f1@M"] > 0.2
+    assert "f1@M" in done.done["measure"]
+    assert "found" in tables.read(folder / "mistakes_real.csv")
+    said = ["Ubuntu ships a new kernel for the Raspberry Pi"]
+    assert inference.load(folder / "int8").kind == "marker"
+    assert isinstance(inference.extract_keywords(said, folder / "int8")[0], list)
+    assert "keyword_threshold" in json.loads((folder / "int8" / "config.json").read_text())
+    assert "Texts annotated by phi3." in (folder / "to_push" / "README.md").read_text()
+    assert "challenge" not in (folder / "trained" / "metrics.json").read_text()
+
+
+def test_several_labels_are_written_and_then_asked_for(tmp_path):
+    def script(request, number):
+        if "annotate" not in request["messages"][0]["content"]:
+            return message(request, number)
+        asked = [json.loads(line) for line in request["messages"][-1]["content"].splitlines()]
+        both = {"labels": ["billing", "technical"]}
+        return json.dumps({"answers": [{"id": one["id"], **both} for one in asked]})
+
+    with serving(script) as server:
+        text = TASK.replace("per_label = 60", "per_label = 20\nseveral = true\nleast = 5")
+        done = tasks.make(task_file(tmp_path, server.url, text), ["write", "check"])
+    texts = tables.read(tmp_path / "desk" / "texts.csv")
+    assert len(texts) == 40
+    assert set(texts["label"]) == {"billing|technical", "technical|billing"}
+    assert (texts["label"].str.split("|").str[0] == texts["written_as"]).all()
+    assert "40 texts" in done.done["check"]
