@@ -34,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+_Task = Annotated[Path, Argument(help="A file such as `cookbook new` writes.")]
 _Model = Annotated[str, Argument(help="A saved or exported model, or its name on the Hub.")]
 _Text = Annotated[str, Option(help="Name of the column of texts.")]
 _Keywords = Annotated[str | None, Option(help="Column of keywords, in place of labels.")]
@@ -165,12 +166,12 @@ def annotate(
 
 @_command
 def check(
-    file: Annotated[str, Argument(help="Table of labelled texts: CSV, JSONL or Parquet.")],
+    file: Annotated[str, Argument(help="Table of labelled texts; or a task, for its step.")],
     text: _Text = "text",
     label: Annotated[str, Option(help="Name of the column of labels.")] = "label",
     several: Annotated[bool, Option("--several", help="A text may have several: 'a|b'.")] = False,
     keywords: _Keywords = None,
-) -> None:
+) -> Any:
     """Say what is wrong with a data set.
 
     Giveaways, duplicates and contradictions; with --keywords, what makes these no good targets.
@@ -180,6 +181,8 @@ def check(
         cookbook check titles.csv
         cookbook check posts.csv --text body --keywords tags
     """
+    if file.endswith(".toml"):
+        return cookbook.tasks.make(file, ["check"])
     if keywords:
         report = cookbook.quality.check_keywords(file, text=text, keywords=keywords)
     else:
@@ -208,8 +211,8 @@ def answer(
 
 @_command
 def teach(
-    models: Annotated[list[str], Argument(help="Fine-tuned models of one kind: the teachers.")],
-    unlabelled: Annotated[str, Option(help="Table of texts: CSV, JSONL or Parquet.")],
+    models: Annotated[list[str], Argument(help="Fine-tuned models of one kind; or a task.")],
+    unlabelled: Annotated[str, Option(help="Table of texts: CSV, JSONL or Parquet.")] = "",
     labelled: Annotated[str, Option(help="Table of labelled texts, which teach and watch.")] = "",
     measured: Annotated[list[str] | None, Option(help="Texts to stay unseen; repeatable.")] = None,
     out: Annotated[Path, Option(help="Folder for the rounds.")] = Path("taught"),
@@ -234,6 +237,10 @@ def teach(
     Example:
         cookbook teach out/clickbait/model --unlabelled headlines.csv --labelled titles.csv
     """
+    if models[0].endswith(".toml"):
+        return cookbook.tasks.make(models[0], ["teach"])
+    if not unlabelled:
+        raise ValueError("Texts to learn from are missing: name a table with --unlabelled.")
     settings = {"num_train_epochs": epochs, "learning_rate": learning_rate}
     columns = {"text": text, "label": label, "keywords": keywords}
     options: dict[str, Any] = {"out": out, "base": base, "sample": sample, "seed": seed, **columns}
@@ -263,7 +270,7 @@ def new(
 
 @_command
 def make(
-    task: Annotated[Path, Argument(help="A file such as `cookbook new` writes.")],
+    task: _Task,
     only: Annotated[list[str] | None, Option(help="A step to do alone; repeatable.")] = None,
     estimate: Annotated[
         bool, Option("--estimate", help="Ask ten questions, and work it out.")
@@ -271,19 +278,60 @@ def make(
 ) -> Any:
     """Make a measured model of a task: from a file of labels to a card, step by step.
 
-    write (an LLM writes the texts, or yours are taken), check, train (a notebook is run; its HTML
-    is the report), teach (with unlabelled texts), measure, export (int8), card. It can be stopped
-    at any time; the same command goes on where it was, and what hasn't changed isn't done again.
+    write (an LLM writes the texts or annotates yours, or yours are taken), check, train (a notebook
+    is run; its HTML is the report), teach (with unlabelled texts), measure, export (int8), card.
+    Each step is a command of its own too. It can be stopped at any time; the same command goes on
+    where it was, and what hasn't changed isn't done again.
 
     Example:
         cookbook new help-desk.toml
         cookbook make help-desk.toml --estimate
         cookbook make help-desk.toml
-        cookbook make help-desk.toml --only train
+        cookbook train help-desk.toml
     """
     if estimate:
         return cookbook.tasks.estimate(task)
     return cookbook.tasks.make(task, only or cookbook.tasks.STEPS)
+
+
+@_command
+def write(task: _Task) -> Any:
+    """Let an LLM write the texts of a task, or annotate yours: the first step of `make`.
+
+    Example:
+        cookbook write help-desk.toml
+    """
+    return cookbook.tasks.make(task, ["write"])
+
+
+@_command
+def train(task: _Task) -> Any:
+    """Fine-tune the model of a task by running a notebook, whose HTML is the report.
+
+    Example:
+        cookbook train help-desk.toml
+    """
+    return cookbook.tasks.make(task, ["train"])
+
+
+@_command
+def measure(task: _Task) -> Any:
+    """Measure the model of a task on its test split, and on what a person labelled.
+
+    Example:
+        cookbook measure help-desk.toml
+    """
+    return cookbook.tasks.make(task, ["measure"])
+
+
+@_command
+def card(task: _Task) -> Any:
+    """Lay out the model of a task with its card, to be pushed.
+
+    Example:
+        cookbook card help-desk.toml
+    """
+    return cookbook.tasks.make(task, ["card"])
 
 
 @_command
@@ -308,8 +356,8 @@ def page(
 
 @_command
 def export(
-    model: _Model,
-    folder: Annotated[Path, Argument(help="Folder to write.")],
+    model: Annotated[str, Argument(help="A saved model, or its name on the Hub; or a task.")],
+    folder: Annotated[Path | None, Argument(help="Folder to write.")] = None,
     int8: Annotated[bool, Option(help="Smaller and faster, and nearly as exact.")] = True,
 ) -> Any:
     """Export a model so that it answers without torch.
@@ -320,6 +368,10 @@ def export(
         cookbook export out/clickbait/model out/clickbait/onnx
         cookbook export out/clickbait/model out/clickbait/exact --no-int8
     """
+    if model.endswith(".toml"):
+        return cookbook.tasks.make(model, ["export"])
+    if folder is None:
+        raise ValueError("A folder to write is missing: cookbook export MODEL FOLDER")
     loaded = cookbook.inference.load(model)
     if loaded.kind != "writer":
         return cookbook.export.export_onnx(loaded, folder, int8=int8)

@@ -48,7 +48,11 @@ def command(*words, **environment):
         "export": ["--no-int8", "without torch"],
         "push": ["--kind", "--private", "dataset", "--dry-run"],
         "new": ["task.toml"],
-        "make": ["--only", "--estimate", "teach (with unlabelled texts)"],
+        "make": ["--only", "--estimate", "with unlabelled"],
+        "write": ["the first step"],
+        "train": ["whose HTML is the report"],
+        "measure": ["what a person labelled"],
+        "card": ["to be pushed"],
         "teach": ["--unlabelled", "--labelled", "--measured", "--base", "--rounds"],
     }.items(),
 )
@@ -189,6 +193,23 @@ def test_check_looks_at_keywords_where_these_are_named(tmp_path):
 
 
 # --- Models
+
+
+def test_a_step_of_a_task_is_a_command_of_its_own(tmp_path):
+    rows = pd.DataFrame({"text": ["Tea is up", "Tea will shock you"] * 2, "label": ["a", "b"] * 2})
+    rows.to_csv(tmp_path / "mine.csv", index=False)
+    task = tmp_path / "task.toml"
+    task.write_text('name = "desk"\ntexts = "mine.csv"\n')
+    for step, told in {"write": "mine.csv, your own", "check": "4 texts; 2 copies"}.items():
+        done = typed(step, task)
+        assert done.exit_code == 0, done.output
+        assert told in done.stdout
+    for step in ("teach", "measure", "export", "card"):
+        done = typed(step, task)
+        assert done.exit_code == (0 if step == "teach" else 1), done.output
+        assert ("no unlabelled texts" if step == "teach" else "do the step before") in done.output
+    assert "with --unlabelled" in typed("teach", "a/model").output
+    assert "cookbook export MODEL FOLDER" in typed("export", "a/model").output
 
 
 def test_a_table_is_answered_with_a_model_and_with_its_export(trained, exported, tmp_path):
