@@ -19,10 +19,10 @@ test: .venv/test.done lint ## lint, check types and run every test, in two proce
 	@$(BIN)/python $(PYTEST)
 
 test-colab: .venv-colab/test.done ## run the tests with Colab's versions; of the notebooks, those that fine-tune
-	@.venv-colab/bin/python $(PYTEST) -k "not test_notebooks or end_to_end or saved_model"
+	@.venv-colab/bin/python $(PYTEST) -k "not clean_environment and (not test_notebooks or end_to_end or saved_model)"
 
 test-oldest: .venv-oldest/test.done ## run the tests, without notebooks, with the oldest versions that are admitted
-	@.venv-oldest/bin/python $(PYTEST) -k "not test_notebooks"
+	@.venv-oldest/bin/python $(PYTEST) -k "not clean_environment and not test_notebooks"
 
 quick: .venv/test.done ## run the tests that need no model and no notebook
 	@$(BIN)/python -m pytest -q -m "not slow"

@@ -1,6 +1,7 @@
 """What pip would do in Colab: it brings what is missing, and leaves what is there."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -56,6 +57,32 @@ def test_the_install_cell_replaces_nothing_that_colab_has(colab, tmp_path):
     planned = {canonicalize_name(one["metadata"]["name"]) for one in plan}
     assert {"small-model-cookbook", "cleanlab", "onnx", "yake"} <= planned
     assert sorted(planned & COLAB.keys()) == []
+
+
+@pytest.mark.slow
+def test_clean_environment_a_wheel_makes_a_model(titles, tmp_path):
+    if pip("install --dry-run --ignore-installed --no-deps --retries 0 yake").returncode:
+        pytest.skip("pip reaches no index of packages")
+    built = pip(f"wheel --no-deps --no-build-isolation -w {tmp_path} {ROOT}")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "env")
+    python = tmp_path / "env" / "bin" / "python"
+    limits = f"--no-compile -c {ROOT / 'constraints.txt'}"
+    done = pip(f"install -q {limits} '{wheel}[run,deploy,offline]'", python)
+    assert done.returncode == 0, done.stderr
+    home = tmp_path / "home"
+    home.mkdir()
+    titles.head(100)[["text", "label"]].to_csv(home / "mine.csv", index=False)
+    task = 'name = "bait"\ntexts = "mine.csv"\nbase_model = "minilm"\nepochs = 1\n'
+    (home / "task.toml").write_text(task)
+    where = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [python.with_name("cookbook"), "make", "task.toml"]
+    made = subprocess.run(command, cwd=home, env=where, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert "accuracy" in made.stdout
+    assert "bait" in (home / "bait" / "to_push" / "README.md").read_text("utf-8")
+    assert (home / "bait" / "trained" / "hub_dataset.html").is_file()
 
 
 def test_the_ranges_admit_what_colab_has():
