@@ -3,51 +3,32 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
-from functools import wraps
-from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 import cookbook  # whose modules load where a command needs them
-
-app = typer.Typer(
-    help="""Write data with a local LLM, check it, and use the small models made from it.
-
-    \b
-    cookbook titles --per-label 500 --out titles.csv
-    cookbook check titles.csv
-    cookbook page out/clickbait/model
-    cookbook answer titles.csv answered.csv out/clickbait/model
-
-    `cookbook COMMAND --help` says more. Exit status: 0 done, 1 an error, 2 a command that was
-    mistyped, 130 stopped with Ctrl-C.""",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+from cookbook import task_commands as task_commands
+from cookbook.commands import (
+    BaseUrl,
+    Concurrency,
+    Host,
+    Key,
+    Keywords,
+    Kind,
+    Llm,
+    Model,
+    Out,
+    Repo,
+    Seed,
+    Text,
+    Timeout,
+    command,
 )
-_Task = Annotated[Path, Argument(help="A file such as `cookbook new` writes.")]
-_Model = Annotated[str, Argument(help="A saved or exported model, or its name on the Hub.")]
-_Text = Annotated[str, Option(help="Name of the column of texts.")]
-_Keywords = Annotated[str | None, Option(help="Column of keywords, in place of labels.")]
-_Llm = Annotated[str, Option(help="An Ollama model; get it with: ollama pull MODEL")]
-_Host = Annotated[list[str] | None, Option(help="Ollama's address, else OLLAMA_HOST; repeatable.")]
-_BaseUrl = Annotated[list[str] | None, Option(help="An OpenAI-compatible server; repeatable.")]
-_Key = Annotated[str, Option(help="Environment variable that holds that server's key.")]
-_Repo = Annotated[str | None, Argument(help="your-name/its-name; none for a laid-out folder.")]
-_Kind = Literal["model", "dataset", "space"]
-_Out = Annotated[Path, Option(help="CSV to write, or to go on with.")]
-_Concurrency = Annotated[int, Option(help="Questions at once; see OLLAMA_NUM_PARALLEL.")]
-_Timeout = Annotated[float, Option(help="Seconds that an answer may take.")]
-_Seed = Annotated[int, Option(help="The first seed.")]
+from cookbook.commands import app as app
 
 
 def main() -> None:
@@ -64,45 +45,20 @@ def main() -> None:
         raise
 
 
-def _command(work: Callable[..., Any]) -> Callable[..., None]:
-    """Make a command that prints what a function returns; errors and warnings are a line each."""
-
-    @app.command(help=cleandoc(work.__doc__ or "").replace("Example:", "\b\nExample:"))
-    @wraps(work)
-    def run(**options: Any) -> None:
-        def tell(message: str) -> None:
-            # What functions call `text=` is an option here.
-            message = re.sub(rf"\b({'|'.join(options)})=(?=[,.\s])", r"--\1", message)
-            typer.echo(" ".join(message.split()), err=True)
-
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: tell(f"Warning: {message}")
-            try:
-                typer.echo(work(**options))
-            except typer.Exit:
-                raise
-            except Exception as error:  # whoever typed a command wants no traceback
-                fault = isinstance(error, (AttributeError, IndexError, KeyError, TypeError))
-                tell(f"Error: {error!r}" if fault else f"Error: {error}")
-                raise typer.Exit(1) from None
-
-    return run
-
-
-@_command
+@command
 def titles(
-    model: _Llm = "phi3",
+    model: Llm = "phi3",
     per_label: Annotated[int, Option(help="Usable titles wanted per label.")] = 500,
-    out: _Out = Path("titles.csv"),
+    out: Out = Path("titles.csv"),
     topics: Annotated[Path | None, Option(help="Text file with a topic on a line.")] = None,
     per_call: Annotated[int, Option(help="Titles per question; 1 is the most varied.")] = 1,
     temperature: Annotated[float, Option(help="Above 0; higher is more varied.")] = 0.9,
-    seed: _Seed = 0,
-    concurrency: _Concurrency = 4,
-    host: _Host = None,
-    base_url: _BaseUrl = None,
-    key: _Key = "OPENAI_API_KEY",
-    timeout: _Timeout = 120,
+    seed: Seed = 0,
+    concurrency: Concurrency = 4,
+    host: Host = None,
+    base_url: BaseUrl = None,
+    key: Key = "OPENAI_API_KEY",
+    timeout: Timeout = 120,
 ) -> Any:
     """Let an LLM write clickbait and factual titles.
 
@@ -138,19 +94,19 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-@_command
+@command
 def annotate(
     texts: Annotated[str, Option("--in", help="Table with a column of texts.")],
-    model: _Llm = "phi3",
-    out: _Out = Path("annotated.csv"),
-    text: _Text = "text",
+    model: Llm = "phi3",
+    out: Out = Path("annotated.csv"),
+    text: Text = "text",
     per_call: Annotated[int, Option(help="Texts per question.")] = 10,
-    seed: _Seed = 0,
-    concurrency: _Concurrency = 4,
-    host: _Host = None,
-    base_url: _BaseUrl = None,
-    key: _Key = "OPENAI_API_KEY",
-    timeout: _Timeout = 300,
+    seed: Seed = 0,
+    concurrency: Concurrency = 4,
+    host: Host = None,
+    base_url: BaseUrl = None,
+    key: Key = "OPENAI_API_KEY",
+    timeout: Timeout = 300,
 ) -> Any:
     """Let an LLM give texts keywords, a topic and a summary.
 
@@ -164,13 +120,13 @@ def annotate(
     return cookbook.synthesis.annotate(**_server(locals()))
 
 
-@_command
+@command
 def check(
     file: Annotated[str, Argument(help="Table of labelled texts; or a task, for its step.")],
-    text: _Text = "text",
+    text: Text = "text",
     label: Annotated[str, Option(help="Name of the column of labels.")] = "label",
     several: Annotated[bool, Option("--several", help="A text may have several: 'a|b'.")] = False,
-    keywords: _Keywords = None,
+    keywords: Keywords = None,
 ) -> Any:
     """Say what is wrong with a data set.
 
@@ -191,12 +147,12 @@ def check(
     raise typer.Exit(int(not report.ok))
 
 
-@_command
+@command
 def answer(
     source: Annotated[str, Argument(help="Table of texts: CSV, JSONL or Parquet.")],
     target: Annotated[Path, Argument(help="File to write: .csv, .jsonl or .parquet.")],
-    model: _Model,
-    text: _Text = "text",
+    model: Model,
+    text: Text = "text",
 ) -> Any:
     """Answer every text of a table with a model.
 
@@ -209,134 +165,9 @@ def answer(
     return cookbook.inference.answer_file(**locals())
 
 
-@_command
-def teach(
-    models: Annotated[list[str], Argument(help="Fine-tuned models of one kind; or a task.")],
-    unlabelled: Annotated[str, Option(help="Table of texts: CSV, JSONL or Parquet.")] = "",
-    labelled: Annotated[str, Option(help="Table of labelled texts, which teach and watch.")] = "",
-    measured: Annotated[list[str] | None, Option(help="Texts to stay unseen; repeatable.")] = None,
-    out: Annotated[Path, Option(help="Folder for the rounds.")] = Path("taught"),
-    base: Annotated[str, Option(help="What a student starts as, else the first model.")] = "",
-    sample: Annotated[int, Option(help="Unlabelled texts to take, at random.")] = 8000,
-    rounds: Annotated[int, Option(help="Rounds at most.")] = 2,
-    sure: Annotated[float, Option(help="From which a text teaches, but in the last round.")] = 0.8,
-    epochs: Annotated[float, Option(help="Of each student.")] = 3,
-    learning_rate: Annotated[float, Option(help="Of each student.")] = 5e-5,
-    text: _Text = "text",
-    label: Annotated[str, Option(help="Name of the column of labels.")] = "label",
-    keywords: _Keywords = None,
-    seed: _Seed = 0,
-) -> Any:
-    """Teach a model on texts without labels.
-
-    The models label the texts; a student learns that, and teaches the next round, for as long as it
-    helps. A part of the labelled texts watches over the rounds. Without --labelled, a fifth of the
-    texts with the models' own labels stands in for them: what the models have wrong then goes
-    unseen. It can be stopped at any time; the same command goes on where it was.
-
-    Example:
-        cookbook teach out/clickbait/model --unlabelled headlines.csv --labelled titles.csv
-    """
-    if models[0].endswith(".toml"):
-        return cookbook.tasks.make(models[0], ["teach"])
-    if not unlabelled:
-        raise ValueError("Texts to learn from are missing: name a table with --unlabelled.")
-    settings = {"num_train_epochs": epochs, "learning_rate": learning_rate}
-    columns = {"text": text, "label": label, "keywords": keywords}
-    options: dict[str, Any] = {"out": out, "base": base, "sample": sample, "seed": seed, **columns}
-    options |= {"settings": settings, "rounds": rounds, "sure": sure}
-    with redirect_stdout(sys.stderr):  # where the Trainer's log belongs
-        teach_files = cookbook.tasks.teach_files
-        result = teach_files(models, unlabelled, labelled or None, measured or [], **options)
-    typer.echo(result)
-    return result.models[result.best][0]
-
-
-@_command
-def new(
-    path: Annotated[Path, Argument(help="File to write.")] = Path("task.toml"),
-) -> Any:
-    """Write a task to fill in: what a model is to tell apart, and what is at hand.
-
-    Example:
-        cookbook new help-desk.toml
-    """
-    if path.exists():
-        raise FileExistsError(f"{path} is there already: name another file.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(cookbook.annotation.asset("task.toml") + "\n", "utf-8")
-    return path
-
-
-@_command
-def make(
-    task: _Task,
-    only: Annotated[list[str] | None, Option(help="A step to do alone; repeatable.")] = None,
-    estimate: Annotated[
-        bool, Option("--estimate", help="Ask ten questions, and work it out.")
-    ] = False,
-) -> Any:
-    """Make a measured model of a task: from a file of labels to a card, step by step.
-
-    write (an LLM writes the texts or annotates yours, or yours are taken), check, train (a notebook
-    is run; its HTML is the report), teach (with unlabelled texts), measure, export (int8), card.
-    Each step is a command of its own too. It can be stopped at any time; the same command goes on
-    where it was, and what hasn't changed isn't done again.
-
-    Example:
-        cookbook new help-desk.toml
-        cookbook make help-desk.toml --estimate
-        cookbook make help-desk.toml
-        cookbook train help-desk.toml
-    """
-    if estimate:
-        return cookbook.tasks.estimate(task)
-    return cookbook.tasks.make(task, only or cookbook.tasks.STEPS)
-
-
-@_command
-def write(task: _Task) -> Any:
-    """Let an LLM write the texts of a task, or annotate yours: the first step of `make`.
-
-    Example:
-        cookbook write help-desk.toml
-    """
-    return cookbook.tasks.make(task, ["write"])
-
-
-@_command
-def train(task: _Task) -> Any:
-    """Fine-tune the model of a task by running a notebook, whose HTML is the report.
-
-    Example:
-        cookbook train help-desk.toml
-    """
-    return cookbook.tasks.make(task, ["train"])
-
-
-@_command
-def measure(task: _Task) -> Any:
-    """Measure the model of a task on its test split, and on what a person labelled.
-
-    Example:
-        cookbook measure help-desk.toml
-    """
-    return cookbook.tasks.make(task, ["measure"])
-
-
-@_command
-def card(task: _Task) -> Any:
-    """Lay out the model of a task with its card, to be pushed.
-
-    Example:
-        cookbook card help-desk.toml
-    """
-    return cookbook.tasks.make(task, ["card"])
-
-
-@_command
+@command
 def page(
-    model: _Model,
+    model: Model,
     port: Annotated[int | None, Option(help="Port, else the first free from 7860.")] = None,
     host: Annotated[str, Option(help="0.0.0.0 for the whole network.")] = "127.0.0.1",
     share: Annotated[bool, Option(help="Make a public address, through gradio.")] = False,
@@ -354,7 +185,7 @@ def page(
     raise typer.Exit(130)  # it serves until Ctrl-C
 
 
-@_command
+@command
 def export(
     model: Annotated[str, Argument(help="A saved model, or its name on the Hub; or a task.")],
     folder: Annotated[Path | None, Argument(help="Folder to write.")] = None,
@@ -379,13 +210,13 @@ def export(
     return cookbook.export.export_ctranslate2(loaded, folder, quantization=quantization)
 
 
-@_command
+@command
 def push(
     source: Annotated[str, Argument(help="A model's folder, a table, or a model's name.")],
-    repo_id: _Repo = None,
-    kind: Annotated[_Kind, Option(help="A space is a model's page.")] = "model",
+    repo_id: Repo = None,
+    kind: Annotated[Kind, Option(help="A space is a model's page.")] = "model",
     provenance: Annotated[str, Option(help="Of a data set: who wrote it, and how.")] = "",
-    keywords: _Keywords = None,
+    keywords: Keywords = None,
     license: Annotated[str | None, Option(help="The Hub's name of it, as cc0-1.0.")] = None,
     private: Annotated[bool | None, Option("--private", help="Only you see it.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Only lay out the folder.")] = False,

@@ -194,7 +194,7 @@ def _language(given: str, path: Path) -> str:
         found = langcodes.find(given)
     except LookupError:
         raise ValueError(f"{told}Write a code, such as sv or ja.") from None
-    if found.display_name().casefold() != given.casefold():
+    if given.casefold() not in (found.display_name().casefold(), found.autonym().casefold()):
         raise ValueError(f"{told}Is it {found.display_name()!r} ({found})?")
     return str(found)
 

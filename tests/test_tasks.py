@@ -83,7 +83,7 @@ def test_the_task_that_comes_along_is_a_task(tmp_path):
         ('name = "desk"', 'name = "../desk"', "name: String should match"),
         ('name = "desk"', 'name = "desk', "is no TOML: .*line 2"),
         ("[labels.billing]", "[labels.räkning]", r"put quotes around .* \[labels.räkning\]"),
-        ('kind = "message"', 'language = "svenska"', r"nobody knows .*Is it 'Swedish' \(sv\)"),
+        ('kind = "message"', 'language = "suédois"', r"nobody knows .*Is it 'Swedish' \(sv\)"),
         ('kind = "message"', 'language = "Qwxyz"', r"nobody knows the language 'Qwxyz'"),
         ('kind = "message"', 'texts = "mine.csv"', r"texts = '.*mine.csv' isn't there"),
         ('kind = "message"', 'fields.keywords = "names"', r"\[labels\] or \[fields\], not both"),
