@@ -17,6 +17,7 @@ _LOWER = {
     "commands",
     "decisions",
     "formats",
+    "keyword_baselines",
     "keyphrases",
     "label_cells",
     "lessons",
