@@ -27,6 +27,7 @@ _LOWER = {
     "opinions",
     "review_page",
     "runtimes",
+    "sentence_encoders",
     "servers",
     "surface",
     "task_commands",

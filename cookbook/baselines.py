@@ -1,8 +1,9 @@
 """What you would take instead of a fine-tuned small model; `compare` says how much worse it is.
 
-Classifiers (the commonest label, TF-IDF, fastText, an LLM) and ways to find keywords (word counts,
-spaCy, YAKE, KeyBERT). Most need `pip install "small-model-cookbook[compare]"`, and say so in a
-ModuleNotFoundError. Settings are those that did best on the validation splits of the shipped data.
+Classifiers (the commonest label, TF-IDF, frozen embeddings, SetFit, fastText, an LLM) and ways to
+find keywords (word counts, spaCy, YAKE, KeyBERT). Most need
+`pip install "small-model-cookbook[compare]"`, and say so in a ModuleNotFoundError. Settings are
+those that did best on the validation splits of the shipped data.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from tqdm.auto import tqdm
 
-from cookbook import data, extra, tables
+from cookbook import data, extra, sentence_encoders, tables
 from cookbook.annotation import asset, turn
 from cookbook.keyword_baselines import keybert_keywords as keybert_keywords
 from cookbook.keyword_baselines import nltk_keywords as nltk_keywords
@@ -104,26 +106,10 @@ def tfidf(
         >>> trained.predict(["Rate cut"])
         ['fact']
     """
-    several = any(isinstance(label, (list, tuple, set, np.ndarray)) for label in labels)
     vectorizer = TfidfVectorizer(
         lowercase=lowercase, ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]"
     )
-    regression: Any = LogisticRegression(C=C, max_iter=1000)
-    if several:
-        texts, sets = tables.strings(texts), [list(own) for own in labels]
-        names = sorted(set(chain.from_iterable(sets)))
-        targets: Any = one_hot(sets, names)
-        regression = OneVsRestClassifier(regression)
-    else:
-        texts, targets = _training_rows(texts, labels)
-    pipeline = make_pipeline(vectorizer, regression).fit(texts, targets)
-
-    def predict(new: Sequence[str]) -> list[Any]:
-        found = pipeline.predict(list(new)) if len(new) else np.array([])
-        if not several:
-            return found.tolist()
-        return [[name for name, one in zip(names, row, strict=True) if one] for row in found]
-
+    pipeline, predict = _regression(vectorizer, texts, labels, C)
     return Classifier(
         "TF-IDF" if lowercase else "TF-IDF, cased",
         predict,
@@ -131,6 +117,70 @@ def tfidf(
         note="words and pairs of words, logistic regression",
         probabilities=lambda new: pipeline.predict_proba(list(new)),
     )
+
+
+def embeddings(
+    texts: Sequence[str],
+    labels: Sequence[Any],
+    model: str | Path = sentence_encoders.MINILM,
+    *,
+    C: float = 10,
+) -> Classifier:
+    """Train logistic regression on the vectors of a sentence encoder that nobody fine-tunes.
+
+    Args:
+        texts: Training texts.
+        labels: As for `tfidf`.
+        model: A SentenceTransformer: name on the Hub, or folder. It is loaded once.
+        C: Inverse of the strength of regularisation.
+
+    Returns:
+        The classifier, with `probabilities` as those of `tfidf`.
+
+    Raises:
+        ValueError: A text or a label is missing; names its position.
+        OSError: There is no such model, or the Hub is out of reach.
+    """
+    note = f"vectors of {model}, logistic regression"
+    return _on_vectors(
+        "frozen embeddings", sentence_encoders.load(str(model)), texts, labels, C, note
+    )
+
+
+def setfit(
+    texts: Sequence[str],
+    labels: Sequence[Any],
+    model: str | Path = sentence_encoders.MINILM,
+    *,
+    steps: int = 150,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> Classifier:
+    """Train SetFit (Tunstall et al. 2022, https://arxiv.org/abs/2209.11055), made for few labels.
+
+    A sentence encoder learns from pairs of texts which of them share a label; then its vectors are
+    given to logistic regression. There are as many pairs as the square of the texts, so no more are
+    made than fill the steps, from as many texts, drawn at random. The regression gets all texts.
+
+    Args:
+        texts: Training texts.
+        labels: As for `tfidf`.
+        model: As for `embeddings`.
+        steps: Training steps; few pairs are gone through again and again.
+        batch_size: Pairs a step.
+        seed: Seed of the training. The caller's random numbers stay as they are.
+
+    Returns:
+        The classifier, with `probabilities` as those of `tfidf`.
+
+    Raises:
+        ValueError: A text or a label is missing, or no pair of texts differs in its labels.
+        OSError: There is no such model, or the Hub is out of reach.
+    """
+    given, sets = _training_rows(texts, labels)
+    encoder = sentence_encoders.tune(str(model), given, sets, steps, batch_size, seed)
+    note = f"{model} fine-tuned on {steps * batch_size:,} pairs, logistic regression"
+    return _on_vectors("SetFit", encoder, texts, labels, 1, note)
 
 
 def fasttext(
@@ -152,15 +202,15 @@ def fasttext(
     """
     with extra("compare"):
         import fasttext as library
-    texts, given = _training_rows(texts, labels)
-    names = sorted(set(given))
+    texts, given = _training_rows(texts, data.label_names(labels).tolist())
+    names = sorted(set(chain.from_iterable(given)))
     settings = {"epoch": 25, "lr": 0.5, "dim": 16, "wordNgrams": 2, "bucket": 100_000, **options}
     with tempfile.TemporaryDirectory() as folder:
         rows, saved = Path(folder) / "rows.txt", Path(folder) / "model.bin"
         # Numbers for the names, which may hold spaces; `_spaced` keeps '__label__' out of texts.
         lines = [
-            f"__label__{names.index(name)} {_spaced(text)}\n"
-            for text, name in zip(texts, given, strict=True)
+            f"__label__{names.index(own)} {_spaced(text)}\n"
+            for text, (own,) in zip(texts, given, strict=True)
         ]
         rows.write_text("".join(lines), encoding="utf-8")
         model = library.train_supervised(str(rows), seed=seed, thread=1, verbose=0, **settings)
@@ -281,13 +331,50 @@ def _label_reader(names: Sequence[str], several: bool) -> Callable[[str], Any]:
     return read
 
 
-def _training_rows(texts: Sequence[str], labels: Sequence[Any]) -> tuple[list[str], list[str]]:
-    texts, names = tables.strings(texts), data.label_names(labels)
-    if len(texts) != len(names) or not texts:
-        raise ValueError(f"{len(texts)} texts and {len(names)} labels: one label per text needed.")
-    if names.isna().any():
-        raise ValueError(f"Text {names.isna().argmax()} has no label: leave it out, or label it.")
-    return texts, names.tolist()
+def _several(labels: Sequence[Any]) -> bool:
+    return any(isinstance(label, (list, tuple, set, np.ndarray)) for label in labels)
+
+
+def _training_rows(texts: Sequence[str], labels: Sequence[Any]) -> tuple[list[str], list[Any]]:
+    """Return the texts and the labels of each, one as a list of one."""
+    texts = tables.strings(texts)
+    sets = data.label_sets(labels) if _several(labels) else data.label_names(labels)
+    if len(texts) != len(sets) or not texts:
+        raise ValueError(f"{len(texts)} texts and {len(sets)} labels: one label per text needed.")
+    if sets.isna().any():
+        raise ValueError(f"Text {sets.isna().argmax()} has no label: leave it out, or label it.")
+    return texts, [[own] if isinstance(own, str) else own for own in sets]
+
+
+def _regression(
+    features: Any, texts: Sequence[str], labels: Sequence[Any], C: float
+) -> tuple[Any, Callable[[Sequence[str]], list[Any]]]:
+    """Fit logistic regression, one a label where a text may have several; return what predicts."""
+    texts, sets = _training_rows(texts, labels)
+    names, several = sorted(set(chain.from_iterable(sets))), _several(labels)
+    regression: Any = LogisticRegression(C=C, max_iter=1000)
+    if several:
+        regression = OneVsRestClassifier(regression)
+    targets = one_hot(sets, names) if several else [own for (own,) in sets]
+    pipeline = make_pipeline(features, regression).fit(texts, targets)
+
+    def predict(new: Sequence[str]) -> list[Any]:
+        found = pipeline.predict(list(new)) if len(new) else np.array([])
+        if not several:
+            return found.tolist()
+        return [[name for name, one in zip(names, row, strict=True) if one] for row in found]
+
+    return pipeline, predict
+
+
+def _on_vectors(
+    name: str, encoder: Any, texts: Sequence[str], labels: Sequence[Any], C: float, note: str
+) -> Classifier:
+    """Train logistic regression on the vectors of an encoder."""
+    vectors = FunctionTransformer(encoder.encode, kw_args={"show_progress_bar": False})
+    pipeline, predict = _regression(vectors, texts, labels, C)
+    size = sum(weights.numel() * weights.element_size() for weights in encoder.parameters())
+    return Classifier(name, predict, size, note, lambda new: pipeline.predict_proba(list(new)))
 
 
 def _spaced(text: str) -> str:

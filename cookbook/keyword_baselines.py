@@ -16,7 +16,7 @@ from typing import Any
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 from tqdm.auto import tqdm
 
-from cookbook import extra, tables
+from cookbook import extra, sentence_encoders, tables
 from cookbook.words import WORD, split_keywords, tokens
 
 
@@ -115,7 +115,7 @@ def yake_keywords(
 def keybert_keywords(
     texts: Sequence[str],
     n: int = 5,
-    model: str = "sentence-transformers/all-MiniLM-L6-v2",
+    model: str = sentence_encoders.MINILM,
     words: int = 1,
     diversity: float = 0.3,
 ) -> list[list[str]]:
@@ -162,5 +162,4 @@ def _spacy(model: str) -> Any:
 def _keybert(model: str) -> Any:
     with extra("compare"):
         from keybert import KeyBERT
-        from sentence_transformers import SentenceTransformer
-    return KeyBERT(SentenceTransformer(model))
+    return KeyBERT(sentence_encoders.load(model))

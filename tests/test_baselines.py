@@ -1,17 +1,31 @@
 """The alternatives on slices of the shipped data; the LLM against real HTTP."""
 
 import json
+import random
 import sys
+import tempfile
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from cookbook import baselines, data
+from cookbook import baselines, data, offline, sentence_encoders
 from tests.servers.scripted_ollama import Raw, serving
 
 LABELS = ["clickbait", "factual"]
-TRAINERS: list[Any] = [baselines.tfidf, baselines.fasttext]
+
+
+def embeddings(texts, labels):
+    return baselines.embeddings(texts, labels, offline.minilm())
+
+
+def setfit(texts, labels, **settings):
+    return baselines.setfit(texts, labels, offline.minilm(), **{"steps": 6} | settings)
+
+
+TRAINERS: list[Any] = [baselines.tfidf, baselines.fasttext, embeddings, setfit]
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +76,18 @@ def test_fasttext_takes_any_text_and_any_name_of_a_label_and_is_the_same_every_t
     assert set(first.predict(new)) <= set(labels)
 
 
-def test_a_missing_package_is_named_with_its_command(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fasttext", None)
+@pytest.mark.parametrize(
+    ("package", "train"),
+    [
+        ("fasttext", baselines.fasttext),
+        ("sentence_transformers", baselines.embeddings),
+        ("setfit", baselines.setfit),
+    ],
+)
+def test_a_missing_package_is_named_with_its_command(package, train, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "small-model-cookbook\[compare\]"'):
-        baselines.fasttext(["a"], ["x"])
+        train(["a", "b"], ["x", "y"])
 
 
 @pytest.mark.parametrize("train", TRAINERS)
@@ -99,6 +121,67 @@ def test_fasttext_takes_settings_of_its_own_and_notes_them():
     assert fine.size > 3 * plain.size
     assert "'maxn': 3" in fine.note
     assert "'bucket': 100" in plain.note
+
+
+ANIMALS = ["The cat purrs", "A dog barks", "The cat chases a dog", "Rain fell on Monday"] * 3
+KINDS = [["cat"], ["dog"], ["cat", "dog"], []] * 3
+
+
+@pytest.mark.parametrize("train", [baselines.tfidf, embeddings, setfit])
+def test_several_labels_get_a_regression_each(train):
+    classifier = train(ANIMALS, KINDS)
+    assert classifier.predict(ANIMALS[:4]) == KINDS[:4]
+    scores = classifier.probabilities(ANIMALS[:4])
+    assert (scores > 0.5).tolist() == [[True, False], [False, True], [True, True], [False, False]]
+    with pytest.raises(ValueError, match="Text 1 has no label"):
+        train(ANIMALS[:3], [["cat"], None, ["dog"]])
+
+
+def test_setfit_brings_texts_with_a_label_in_common_together(minilm):
+    def nearness(encoder):
+        cat, other_cat, dog = encoder.encode(["cat food", "cat litter", "dog food"])
+        return cat @ other_cat - cat @ dog
+
+    texts, sets = ["cat food", "cat litter", "dog food", "dog lead"], [["cat"]] * 2 + [["dog"]] * 2
+    tuned = sentence_encoders.tune(str(minilm), texts, sets, 20, 4, seed=0)
+    assert nearness(tuned) > nearness(sentence_encoders.load(str(minilm))) + 0.1
+
+
+def test_setfit_is_the_same_every_time_and_leaves_everything_as_it_was(
+    tmp_path, monkeypatch, minilm, capfd
+):
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    work.mkdir()
+    temporary.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    sentence_encoders.load(str(minilm))
+    capfd.readouterr()
+
+    def trained(seed, mine=1):
+        random.seed(mine)
+        np.random.seed(mine)  # noqa: NPY002
+        torch.manual_seed(mine)
+        before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+        numbers, filters = torch.get_rng_state(), list(warnings.filters)
+        classifier = setfit(ANIMALS[:8], ["cat", "dog"] * 4, steps=3, batch_size=4, seed=seed)
+        assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+        assert torch.equal(numbers, torch.get_rng_state())
+        assert filters == warnings.filters
+        return classifier.probabilities(ANIMALS[:4]).tolist()
+
+    first = trained(seed=0)
+    assert trained(seed=0, mine=2) == first
+    assert trained(seed=1) != first
+    assert list(work.iterdir()) == list(temporary.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_setfit_needs_texts_that_its_labels_tell_apart():
+    with pytest.raises(ValueError, match="of 3 texts all do"):
+        setfit(["a", "b", "c"], ["x", "x", "x"])
+    with pytest.raises(ValueError, match="of 2 texts no two do"):
+        setfit(["a", "b"], [[], []])
 
 
 # --- LLM
