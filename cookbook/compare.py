@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ import pandas as pd
 from sklearn.metrics import precision_recall_fscore_support
 from tqdm.auto import tqdm
 
-from cookbook import data, metrics, tables
+from cookbook import data, metrics, multilabel, tables
 from cookbook.baselines import Classifier
+from cookbook.label_cells import one_hot, rarest
 
 _SCORES = ("precision", "recall", "f1", "support")
+_AVERAGES = ("f1_macro", "f1_micro", "f1_samples", "exact_match")
 KeywordFinder = Callable[[Sequence[str]], list[list[str]]]
 
 
@@ -27,7 +29,9 @@ class Comparison:
 
     Attributes:
         table: One row per classifier; `accuracy` and `f1_macro` (over the labels of the set) under
-            the name of each set; `texts_per_second` and `megabytes` (10⁶ bytes) under `cost`.
+            the name of each set, or where a text may have several labels `f1_macro`, `f1_micro`,
+            `f1_samples` and `exact_match`, as in `multilabel.multilabel_metrics`;
+            `texts_per_second` and `megabytes` (10⁶ bytes) under `cost`.
         per_label: One row per classifier, set and label: `precision`, `recall`, `f1`, `support`.
         answers: Under the name of each set `text`, `label` and a column per classifier.
     """
@@ -46,7 +50,9 @@ class Comparison:
         Returns:
             One row per set and classifier: `difference` in accuracy (positive where it is better),
             its 95% interval from `low` to `high` (paired bootstrap), and `p` (McNemar's test,
-            mid-p; not corrected for how many are compared).
+            mid-p; not corrected for how many are compared). Of several labels a text the difference
+            is in `f1_samples`, the mean F1 of the texts, and `p` is of texts with just their
+            labels.
 
         Raises:
             KeyError: There is no such classifier.
@@ -55,14 +61,17 @@ class Comparison:
         others = self.table.index.drop(reference)
         for name, other in product(self.answers, others):
             answers: Any = self.answers[name]
-            true, ours, theirs = (answers[column] for column in ("label", other, reference))
-            spread = metrics.paired_bootstrap(ours == true, theirs == true, seed=seed)
-            rows[name, other] = spread | {"p": metrics.mcnemar(true, ours, theirs)["p"]}
+            ours, theirs = (_f1_of_texts(answers["label"], answers[n]) for n in (other, reference))
+            spread = metrics.paired_bootstrap(ours, theirs, seed=seed)
+            exact = metrics.mcnemar([True] * len(answers), ours == 1, theirs == 1)
+            rows[name, other] = spread | {"p": exact["p"]}
         index = pd.MultiIndex.from_product([self.answers, others], names=["set", "classifier"])
         return pd.DataFrame(rows.values(), index)
 
 
-def compare(classifiers: Iterable[Classifier], sets: Mapping[str, Any]) -> Comparison:
+def compare(
+    classifiers: Iterable[Classifier], sets: Mapping[str, Any], several: bool = False
+) -> Comparison:
     """Let every classifier label the same texts, and score and time it.
 
     Each gets one text first, so that loading isn't timed. Compare times of one machine only.
@@ -70,6 +79,8 @@ def compare(classifiers: Iterable[Classifier], sets: Mapping[str, Any]) -> Compa
     Args:
         classifiers: The classifiers.
         sets: Tables with `text` and `label` by name, such as a DatasetDict.
+        several: Whether a text may have several labels: cells then hold lists or 'a|b', and a
+            classifier gives lists.
 
     Returns:
         Figures, answers, and with `.differences(name)` what is more than chance.
@@ -93,21 +104,17 @@ def compare(classifiers: Iterable[Classifier], sets: Mapping[str, Any]) -> Compa
             "Give at least one classifier and one set, each with a name of its own, none of them "
             f"'text', 'label' or 'cost': {names}, {list(sets)}"
         )
-    together = pd.concat({k: _labelled(rows, f" of set {k!r}") for k, rows in sets.items()})
+    together = pd.concat(
+        {k: _labelled(rows, f" of set {k!r}", several) for k, rows in sets.items()}
+    )
     table, per_label = {}, {}
     for classifier in tqdm(classifiers, desc="Compare", leave=False):
         name = classifier.name
-        together[name], speed = _labels(name, classifier, together)
-        figures = {}
+        together[name], speed = _labels(name, classifier, together, several)
+        figures: dict[tuple[Any, str], float] = {}
         for where, rows in together.groupby(level=0, sort=False):
-            labels = sorted(set(rows["label"]))
-            scores = precision_recall_fscore_support(
-                rows["label"], rows[name], labels=labels, zero_division=0
-            )
-            by_label = pd.DataFrame(dict(zip(_SCORES, scores, strict=True)), labels)
-            per_label[name, where] = by_label
-            figures[where, "accuracy"] = (rows["label"] == rows[name]).mean()
-            figures[where, "f1_macro"] = by_label["f1"].mean()
+            averages, per_label[name, where] = _scores(rows["label"], rows[name], several)
+            figures |= {(where, figure): value for figure, value in averages.items()}
         size = np.nan if classifier.size is None else classifier.size / 1e6
         table[name] = figures | {("cost", "texts_per_second"): speed, ("cost", "megabytes"): size}
     return Comparison(
@@ -117,12 +124,45 @@ def compare(classifiers: Iterable[Classifier], sets: Mapping[str, Any]) -> Compa
     )
 
 
+def _scores(
+    true: pd.Series, given: pd.Series, several: bool
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Return the figures of a set, and those of each of its labels."""
+    labels = sorted(set(_each(true, several)))
+    if several:
+        names = sorted({*labels, *_each(given, several)})  # those that no text has are wrong
+        answers = one_hot(given, names)
+        averages, table = multilabel.figures_of(true.tolist(), answers, names)
+        return {figure: averages[figure] for figure in _AVERAGES}, table.loc[labels, [*_SCORES]]
+    scores = precision_recall_fscore_support(true, given, labels=labels, zero_division=0)
+    table = pd.DataFrame(dict(zip(_SCORES, scores, strict=True)), labels)
+    return {"accuracy": (true == given).mean(), "f1_macro": table["f1"].mean()}, table
+
+
+def _each(cells: pd.Series, several: bool) -> list[str]:
+    """Return all the labels in a column."""
+    return [*chain.from_iterable(cells)] if several else cells.tolist()
+
+
+def _f1_of_texts(true: pd.Series, given: pd.Series) -> np.ndarray:
+    """Return the F1 of each text: 1 or 0 where it has one label, and where it has none."""
+
+    def f1(own: Any, found: Any) -> float:
+        if isinstance(own, str):
+            return float(own == found)
+        every = len(own) + len(found)
+        return 2 * len({*own} & {*found}) / every if every else 1.0
+
+    return np.array([*map(f1, true, given)])
+
+
 def learning_curve(
-    fit: Mapping[str, Callable[[Sequence[str], Sequence[str]], Classifier]],
+    fit: Mapping[str, Callable[[Sequence[str], Sequence[Any]], Classifier]],
     train: Any,
     test: Any,
     sizes: Sequence[int],
     seeds: Sequence[int] = (0, 1, 2),
+    several: bool = False,
 ) -> pd.DataFrame:
     """Train on more and more rows: how many would be enough, and would more help?
 
@@ -134,34 +174,40 @@ def learning_curve(
         test: Rows to score on, with `text` and `label`.
         sizes: Numbers of training rows.
         seeds: Of the draws.
+        several: As for `compare`; then a draw is stratified by each text's rarest label.
 
     Returns:
-        `name`, `rows`, `seed` and `accuracy`, one row each, for `plots.learning_curve`.
+        `name`, `rows`, `seed` and `accuracy` (`f1_macro` of several), one row each, for
+        `plots.learning_curve`.
 
     Raises:
         ValueError: A size is above the number of rows or below that of labels.
     """
-    train, test = _labelled(train, " to train on"), _labelled(test, " to test on")
-    labels = train["label"].nunique()
+    train = _labelled(train, " to train on", several)
+    test = _labelled(test, " to test on", several)
+    strata = rarest(train["label"]) if several else train["label"]
+    labels = strata.nunique()
     if bad := [size for size in sizes if not labels <= size <= len(train)]:
         raise ValueError(f"Sizes must lie between {labels} (labels) and {len(train)} (rows): {bad}")
-    orders = {seed: _stratified(train, seed) for seed in seeds}
+    orders = {seed: _stratified(train, strata, seed) for seed in seeds}
+    measure = "f1_macro" if several else "accuracy"
     found = []
     work = [*product(sorted(set(sizes)), seeds, fit.items())]
     for size, seed, (name, make) in tqdm(work, desc="Learning curve"):
         rows = orders[seed].head(size)
         classifier = make(rows["text"].tolist(), rows["label"].tolist())
-        answers, _ = _labels(name, classifier, test)
-        found.append((name, size, seed, (test["label"] == answers).mean()))
-    return pd.DataFrame(found, columns=["name", "rows", "seed", "accuracy"])
+        answers, _ = _labels(name, classifier, test, several)
+        averages, _ = _scores(test["label"], pd.Series(answers), several)
+        found.append((name, size, seed, averages[measure]))
+    return pd.DataFrame(found, columns=["name", "rows", "seed", measure])
 
 
-def _stratified(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _stratified(rows: pd.DataFrame, strata: pd.Series, seed: int) -> pd.DataFrame:
     """Shuffle rows so that labels take turns by their shares: whatever stands first has them."""
-    drawn = rows.sample(frac=1, random_state=seed, ignore_index=True)
-    of_label = drawn.groupby("label")["label"]
+    drawn = strata.sample(frac=1, random_state=seed)
+    of_label = drawn.groupby(drawn)
     place = (of_label.cumcount() + 0.5) / of_label.transform("size")
-    return drawn.loc[place.sort_values(kind="stable").index]
+    return rows.loc[place.sort_values(kind="stable").index]
 
 
 @dataclass(frozen=True)
@@ -248,30 +294,35 @@ def compare_keywords(
     return KeywordComparison(rows, found, matches)
 
 
-def _labelled(rows: Any, where: str) -> pd.DataFrame:
+def _labelled(rows: Any, where: str, several: bool) -> pd.DataFrame:
     """Return texts and the names of their labels."""
     table = tables.read(rows, ["text", "label"])[["text", "label"]]
-    table = data.usable(table, where=where)
+    table = data.usable(table, where=where, several=several)
     if table.empty:
         raise ValueError(f"There is no row{where}.")
     return table.reset_index(drop=True)
 
 
-def _labels(name: str, classifier: Classifier, rows: pd.DataFrame) -> tuple[list[str], float]:
-    """Return the names that texts get, '' where there is none, and texts per second."""
+def _labels(
+    name: str, classifier: Classifier, rows: pd.DataFrame, several: bool
+) -> tuple[list[Any], float]:
+    """Return the names that texts get, '' or [] where there is none, and texts per second."""
     answers, speed = _timed(name, classifier.predict, rows["text"].tolist())
-    names = data.label_names(answers, f" that {name} gives").fillna("").tolist()
-    known = sorted(set(rows["label"]))
-    others = [label for label in names if label not in known]
+    if several:
+        names = data.label_sets(answers).map(lambda own: own or [])
+    else:
+        names = data.label_names(answers, f" that {name} gives").fillna("")
+    given, known = _each(names, several), sorted(set(_each(rows["label"], several)))
+    others = [label for label in given if label not in known]
     told = (
-        f"{len(others)} of {len(names)} answers of {name} are no label here, such as "
+        f"{len(others)} of {len(given)} answers of {name} are no label here, such as "
         f"{sorted(set(others))[-5:]}; the labels are {known[:20]}"
     )
-    if len(others) == len(names):
+    if given and len(others) == len(given):
         raise ValueError(f"{told}. Map the answers to these names.")
     if any(others):
         warnings.warn(f"{told}. They count as wrong.", stacklevel=3)
-    return names, speed
+    return names.tolist(), speed
 
 
 def _timed(

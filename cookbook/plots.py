@@ -292,19 +292,21 @@ def break_even(
 
 
 @_styled
-def comparison(table: pd.DataFrame, measure: str = "accuracy") -> Figure:
+def comparison(table: pd.DataFrame, measure: str = "") -> Figure:
     """Draw how good each way is, by set, and how fast, up to a million texts a second.
 
     Args:
         table: `compare.Comparison.table`, or another one with columns (set, measure) and
             ("cost", "texts_per_second").
-        measure: The measure to draw, between 0 and 1.
+        measure: The measure to draw, between 0 and 1; "" for accuracy, of several labels a text
+            for `f1_macro`.
 
     Example:
         >>> import pandas as pd
         >>> figures = {("test", "accuracy"): [0.9], ("cost", "texts_per_second"): [500.0]}
         >>> figure = comparison(pd.DataFrame(figures, index=["TF-IDF"]))
     """
+    measure = measure or _measure(table.columns.get_level_values(1))
     scores = pd.DataFrame(table.xs(measure, axis=1, level=1))
     figure, left, right = _figure(9, _height(scores), 2, sharey=True, width_ratios=[3, 2])
     _bars(left, scores, "{:.1%}")
@@ -349,8 +351,8 @@ def learning_curve(curve: pd.DataFrame) -> Figure:
     """Draw accuracy against the number of training rows: the mean over seeds, and their spread.
 
     Args:
-        curve: Columns `name`, `rows`, `seed` and `accuracy`, such as `compare.learning_curve`
-            returns.
+        curve: Columns `name`, `rows`, `seed` and `accuracy` or `f1_macro`, such as
+            `compare.learning_curve` returns.
 
     Example:
         >>> import pandas as pd
@@ -358,12 +360,13 @@ def learning_curve(curve: pd.DataFrame) -> Figure:
         >>> figure = learning_curve(curve.assign(name="TF-IDF", seed=0))
     """
     figure, axes = _figure(6, 3.4)
+    measure = _measure(curve)
     for name, rows in curve.groupby("name", sort=False):
-        spread = rows.groupby("rows")["accuracy"].agg(["mean", "min", "max"])
+        spread = rows.groupby("rows")[measure].agg(["mean", "min", "max"])
         axes.plot(spread["mean"], marker="o", label=name)
         axes.fill_between(spread.index, spread["min"], spread["max"], alpha=0.15)
     sizes = sorted(curve["rows"].unique())
-    axes.set(title="Learning curve", xlabel="training rows", ylabel="accuracy")
+    axes.set(title="Learning curve", xlabel="training rows", ylabel=measure)
     axes.set_xscale("symlog", linthresh=next(filter(None, sizes), 1))  # has a place for 0
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
@@ -411,6 +414,10 @@ def _bars(axes: Axes, table: pd.DataFrame, form: str) -> None:
         axes.xaxis.set_major_formatter("{x:.0%}")
     if table.shape[1] > 1:
         axes.figure.legend(loc="outside right upper")
+
+
+def _measure(columns: Iterable[Any]) -> str:
+    return "accuracy" if "accuracy" in columns else "f1_macro"
 
 
 def _rounded(value: float) -> str:

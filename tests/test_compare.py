@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from cookbook import baselines, compare, data, words
+from cookbook import baselines, compare, data, multilabel, plots, words
+from cookbook.label_cells import one_hot
 
 ROWS = pd.DataFrame({"text": list("abcdef"), "label": list("xxxyyy")})
 SETS = {"one": ROWS, "two": ROWS.iloc[:1]}
@@ -160,6 +161,91 @@ def test_a_learning_curve_trains_on_balanced_subsets_one_within_the_other(few_ti
     assert odd["rows"].tolist() == [20, 99]
     with pytest.raises(ValueError, match=r"\[1, 9000\]"):
         compare.learning_curve({"TF-IDF": fit}, train, test, [1, 100, 9000])
+
+
+# --- Several labels a text
+
+SEVERAL = ROWS.assign(label=[["x"], ["x", "y"], ["y"], ["y", "z"], [], ["z"]])
+RIGHT = SEVERAL["label"].tolist()
+HALF = [["x"], ["x"], [], ["z", "y"], ["x"], ["y"]]  # one too few, none, any order, one too many
+
+
+def test_several_labels_are_scored_as_multilabel_does():
+    compared = compare.compare(
+        [fixed("right", RIGHT), fixed("half", HALF)],
+        {"one": SEVERAL, "two": SEVERAL.iloc[:3]},
+        several=True,
+    )
+    table = compared.table
+    names = ["x", "y", "z"]
+    expected = multilabel.multilabel_metrics(RIGHT, one_hot(HALF, names), names)
+    for figure in ("f1_macro", "f1_micro", "f1_samples", "exact_match"):
+        assert table.loc["half", ("one", figure)] == pytest.approx(expected[figure])
+        assert table.loc["right", ("one", figure)] == table.loc["right", ("two", figure)] == 1
+    assert table.loc["half", ("one", "exact_match")] == pytest.approx(2 / 6)
+    assert table.loc["half", ("two", "f1_macro")] == pytest.approx((1 + 0) / 2)
+    assert ("one", "accuracy") not in table
+    by_label = compared.per_label.loc["half"].loc["one"]
+    assert by_label.loc["y"].tolist() == pytest.approx([1 / 2, 1 / 3, 2 / 5, 3])
+    assert list(compared.per_label.loc["half"].loc["two"].index) == ["x", "y"]
+    assert compared.answers["one"]["half"].tolist() == HALF
+    assert plots.comparison(table).axes[0].get_title() == "f1_macro"
+
+
+def test_a_difference_of_several_labels_is_in_f1_and_tested_on_whole_sets():
+    many = pd.concat([SEVERAL] * 20)
+    ways = [fixed("right", RIGHT), fixed("half", HALF), fixed("same", RIGHT)]
+    compared = compare.compare(ways, {"one": many}, several=True)
+    differences = compared.differences("right").loc["one"]
+    figures = compared.table["one", "f1_samples"]
+    half = differences.loc["half"]
+    assert half["difference"] == pytest.approx(figures["half"] - figures["right"])
+    assert half["low"] < half["difference"] < half["high"] < 0
+    assert half["p"] < 0.001
+    assert differences.loc["same"].tolist() == [0, 0, 0, 1]
+
+
+def test_labels_joined_in_a_cell_are_several_where_that_is_said():
+    joined = ROWS.assign(label=["x", "x|y", "y", "y; z", "[]", "z"])
+    compared = compare.compare([fixed("right", RIGHT)], {"one": joined}, several=True)
+    assert compared.table["one", "exact_match"].tolist() == [1]
+    assert compared.answers["one"]["label"].tolist() == RIGHT
+    with pytest.raises(ValueError, match="say several=True"):
+        compare.compare([fixed("right", RIGHT)], {"one": SEVERAL})
+
+
+def test_of_several_labels_one_that_no_text_has_is_told_and_wrong():
+    odd = [[*own, "w"] for own in RIGHT]
+    with pytest.warns(UserWarning, match=r"6 of 13 answers of odd are no label here.*'w'"):
+        compared = compare.compare([fixed("odd", odd)], {"one": SEVERAL}, several=True)
+    figures = compared.table.loc["odd", "one"]
+    assert figures["exact_match"] == 0
+    assert figures["f1_macro"] == 1  # of the labels that texts have
+    assert figures["f1_micro"] == pytest.approx(2 * 7 / (7 + 13))
+    with pytest.raises(ValueError, match=r"no label here, such as \['w'\]"):
+        compare.compare([fixed("w", [["w"]] * 6)], {"one": SEVERAL}, several=True)
+    nothing = compare.compare([fixed("none", [[]] * 6)], {"one": SEVERAL}, several=True)
+    assert nothing.table["one", "exact_match"].tolist() == pytest.approx([1 / 6])
+
+
+def test_a_learning_curve_of_several_labels_keeps_rare_ones_in_small_draws():
+    kinds = {"cat purrs": ["cat"], "dog barks": ["dog"], "cat and dog": ["cat", "dog"]}
+    rows = [(f"{text} {n}", own) for text, own in kinds.items() for n in range(20)]
+    rows += [(f"old hen {n}", ["hen"]) for n in range(10)]
+    table = pd.DataFrame(rows, columns=["text", "label"])
+    seen = []
+
+    def fit(texts, labels):
+        seen.append(labels)
+        return baselines.tfidf(texts, labels)
+
+    curve = compare.learning_curve({"TF-IDF": fit}, table, table, [14, 70], [0], several=True)
+    assert ["hen"] in seen[0]
+    assert curve["f1_macro"].iloc[1] == 1
+    assert plots.learning_curve(curve).axes[0].get_ylabel() == "f1_macro"
+
+
+# --- Keywords
 
 
 def test_ways_to_find_keywords_are_compared_on_the_same_texts(short_posts):
