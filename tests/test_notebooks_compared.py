@@ -22,6 +22,8 @@ def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles,
         llm_titles=2,
         curve_sizes=[20],
         curve_seeds=[0],
+        setfit_sizes=[20],
+        setfit_steps=2,
         epochs=0.2,
         repeats=1,
         timed_titles=40,
@@ -33,6 +35,8 @@ def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles,
     asked = {"smollm2, zero-shot", "smollm2, 6 examples"}
     ours = {"fine-tuned", "fine-tuned, int8"}
     assert rivals | asked | ours <= set(results["summary"])
+    curve = {"TF-IDF", "frozen embeddings", "fine-tuned", "SetFit"}
+    assert {point["name"] for point in results["curve"]} == curve
     found = inference.classify(real["text"], trained.folder)["label"]
     accuracy = (found.to_numpy() == real["label"].to_numpy()).mean()
     assert results["summary"]["fine-tuned"]["accuracy, real"] == pytest.approx(accuracy)
