@@ -33,6 +33,7 @@ from cookbook.annotation import asset, turn
 from cookbook.keyword_baselines import keybert_keywords as keybert_keywords
 from cookbook.keyword_baselines import nltk_keywords as nltk_keywords
 from cookbook.keyword_baselines import spacy_keywords as spacy_keywords
+from cookbook.keyword_baselines import stop_words as stop_words
 from cookbook.keyword_baselines import yake_keywords as yake_keywords
 from cookbook.label_cells import one_hot
 from cookbook.llm import Answer, Journal, Llm, connect, in_order, json_values

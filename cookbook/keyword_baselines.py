@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from itertools import groupby
 from typing import Any
 
@@ -20,7 +21,32 @@ from cookbook import extra, sentence_encoders, tables
 from cookbook.words import WORD, split_keywords, tokens
 
 
-def nltk_keywords(texts: Sequence[str], n: int = 5) -> list[list[str]]:
+@cache
+def stop_words(language: str = "en") -> frozenset[str]:
+    """Return the words that say nothing in a language: scikit-learn's for English, else spaCy's.
+
+    Args:
+        language: Its code, such as 'sv'.
+
+    Raises:
+        ValueError: spaCy has no list for it.
+
+    Example:
+        >>> "och" in stop_words("sv"), "the" in stop_words()
+        (True, True)
+    """
+    if language == "en":
+        return ENGLISH_STOP_WORDS
+    with extra("compare"):
+        import spacy  # noqa: F401
+    try:
+        listed = import_module(f"spacy.lang.{language}.stop_words").STOP_WORDS
+    except ModuleNotFoundError:
+        raise ValueError(f"spaCy lists no stop words for {language!r}.") from None
+    return frozenset(map(str.casefold, listed))
+
+
+def nltk_keywords(texts: Sequence[str], n: int = 5, language: str = "en") -> list[list[str]]:
     """Take the commonest words but stop words, with NLTK: the article's way, without downloads.
 
     In a short text nearly every word stands once, so it comes down to the first ones.
@@ -28,6 +54,7 @@ def nltk_keywords(texts: Sequence[str], n: int = 5) -> list[list[str]]:
     Args:
         texts: The texts.
         n: Keywords per text at most.
+        language: Its code, for the `stop_words`.
 
     Example:
         >>> nltk_keywords(["We moved from Redis to Valkey. Redis was fine."], n=2)
@@ -35,12 +62,12 @@ def nltk_keywords(texts: Sequence[str], n: int = 5) -> list[list[str]]:
     """
     from nltk import FreqDist  # a second to import, so not before it is needed
 
-    found = []
+    found, idle = [], stop_words(language)
     for text in tables.strings(texts):
         names = [word for word in tokens(text) if len(word) > 1 and re.search(r"[^\W\d_]", word)]
         first = {word.casefold(): word for word in reversed(names)}
         counts = FreqDist(word.casefold() for word in names)
-        ranked = [word for word, _ in counts.most_common() if word not in ENGLISH_STOP_WORDS]
+        ranked = [word for word, _ in counts.most_common() if word not in idle]
         found.append([first[word] for word in ranked[:n]])
     return found
 
@@ -93,7 +120,12 @@ def _bare(span: Any) -> str:
 
 
 def yake_keywords(
-    texts: Sequence[str], n: int = 5, words: int = 2, dedup: float = 0.7, window: int = 2
+    texts: Sequence[str],
+    n: int = 5,
+    words: int = 2,
+    dedup: float = 0.7,
+    window: int = 2,
+    language: str = "en",
 ) -> list[list[str]]:
     """Score words by their place, case and company, with YAKE (Campos et al. 2020).
 
@@ -103,11 +135,12 @@ def yake_keywords(
         words: Words per keyword at most.
         dedup: Of two keywords more alike than this (0 to 1) the better one stays.
         window: Words to either side that count as company.
+        language: Its code; YAKE has stop words of its own.
     """
     with extra("compare"):
         from yake import KeywordExtractor
     texts = tables.strings(texts)
-    extractor = KeywordExtractor(lan="en", n=words, dedup_lim=dedup, window_size=window, top=n)
+    extractor = KeywordExtractor(lan=language, n=words, dedup_lim=dedup, window_size=window, top=n)
     ranked = (extractor.extract_keywords(text) for text in tqdm(texts, "YAKE", leave=False))
     return [[keyword for keyword, _ in keywords] for keywords in ranked]
 
@@ -118,6 +151,7 @@ def keybert_keywords(
     model: str = sentence_encoders.MINILM,
     words: int = 1,
     diversity: float = 0.3,
+    language: str = "en",
 ) -> list[list[str]]:
     """Take the words whose vectors are nearest to that of their text, with KeyBERT.
 
@@ -127,12 +161,13 @@ def keybert_keywords(
         model: A SentenceTransformer: name on the Hub, or folder.
         words: Words per keyword at most.
         diversity: 0 for the nearest words, however alike; 1 for words as unlike as can be.
+        language: Its code, for the `stop_words`.
 
     Raises:
         OSError: There is no such model, or the Hub is out of reach.
     """
     texts = tables.strings(texts)
-    stop = [form for word in ENGLISH_STOP_WORDS for form in (word, word.title(), word.upper())]
+    stop = [form for word in stop_words(language) for form in (word, word.title(), word.upper())]
     vectorizer = CountVectorizer(
         ngram_range=(1, words), stop_words=stop, token_pattern=WORD, lowercase=False
     )

@@ -303,6 +303,17 @@ POSTS = [
 ]
 
 
+def test_stop_words_of_the_language_are_no_keywords():
+    text = "Vi flyttade från Heroku till Fly och det är billigare än det var på Heroku"
+    assert "och" in baselines.nltk_keywords([text], n=20)[0]
+    found = baselines.nltk_keywords([text], n=20, language="sv")[0]
+    assert found[0] == "Heroku"
+    assert not {"och", "det", "på", "Vi"} & set(found)
+    assert "och" not in baselines.yake_keywords([text], n=20, language="sv")[0]
+    with pytest.raises(ValueError, match="no stop words for 'xx-none'"):
+        baselines.stop_words("xx-none")
+
+
 @pytest.fixture(scope="module")
 def ways(minilm):
     return {
