@@ -6,24 +6,36 @@ import json
 import random
 import re
 import unicodedata
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count, cycle, product
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 from pydantic import Field, create_model
 
+from cookbook import tables
 from cookbook.annotation import ANNOTATE, TechKeywords, annotate, asset, turn
 from cookbook.answers import Answer, Run, Synthesis, fingerprint, read_json
 from cookbook.llm import Llm, connect, in_order
 from cookbook.quality import first_duplicate
 from cookbook.words import ENDS, tokens
 
-__all__ = ["ANNOTATE", "Label", "Synthesis", "TechKeywords", "annotate", "generate_texts", "tidy"]
+__all__ = [
+    "ANNOTATE",
+    "Label",
+    "Synthesis",
+    "TechKeywords",
+    "annotate",
+    "generate_texts",
+    "more_like",
+    "tidy",
+]
 
 
 @dataclass(frozen=True)
@@ -177,6 +189,70 @@ def generate_texts(
                 rejected = [(text, *row, why) for text, why in bad]
                 run.add([(text, *row) for text in good], rejected, answer.content)
     return run.result()
+
+
+def more_like(
+    mistakes: Any,
+    out: str | Path,
+    labels: Sequence[Label] = CLICKBAIT,
+    *,
+    groups: int = 4,
+    per_label: int = 10,
+    held_out: Iterable[str] = (),
+    text: str = "text",
+    **options: Any,
+) -> pd.DataFrame:
+    """Let an LLM write in the manner of texts that a model has wrong, or isn't sure of.
+
+    They are grouped by what they have in common on their surface, and each group is shown as the
+    manner to write in, for every label alike, or the manner would give the label away.
+
+    Args:
+        mistakes: Table of mistakes on the validation split, or of unlabelled texts that the model
+            isn't sure of. Never of what it is measured on.
+        out: CSV to write or to go on with, as for `generate_texts`.
+        labels: The labels, each with its definition and examples.
+        groups: Into how many groups.
+        per_label: Usable texts wanted per group and label.
+        held_out: Texts that are measured on: the test split's, a challenge set's, real ones.
+        text: Column of the texts.
+        **options: Of `generate_texts`.
+
+    Returns:
+        The rows of `generate_texts`, with `like`: a text of the group. Near copies of the mistakes
+        and of `held_out` are left out; a warning counts them.
+
+    Raises:
+        ValueError: A mistake is (nearly) one of `held_out`: that would be training on the test.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    shown = tables.read(mistakes, [text])[text].drop_duplicates().tolist()
+    unseen = list(held_out)
+    for one in shown:
+        if (place := first_duplicate(one, unseen)) is not None:
+            raise ValueError(
+                f"{one!r} is (nearly) {unseen[place]!r}, which is measured on: take mistakes on "
+                "the validation split."
+            )
+    groups = min(groups, len(shown))
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit_transform(shown)
+    found = KMeans(groups, random_state=0, n_init=3).fit_predict(vectors)
+    rows = []
+    for group in range(groups):
+        alike = [one for one, number in zip(shown, found, strict=True) if number == group][:6]
+        manner = "\nWrite in the manner of these, on the topic given, copying none of them:\n"
+        manner += "\n".join(f"- {one}" for one in alike)
+        wanted = [replace(label, definition=label.definition + manner) for label in labels]
+        run = generate_texts(out, wanted, per_label=per_label, **options)
+        rows.append(run.rows.assign(like=alike[0]))
+    table = pd.concat(rows, ignore_index=True)
+    copies = [first_duplicate(one, [*shown, *unseen], 80) is not None for one in table["text"]]
+    if any(copies):
+        told = f"{sum(copies)} of {len(copies)} texts are near copies of what they were to be like"
+        warnings.warn(f"{told}, or of what is measured on, and left out.", stacklevel=2)
+    return table[~np.array(copies, bool)].reset_index(drop=True)
 
 
 Job = tuple[Label, str, str, int]  # label, topic, style and seed of a question

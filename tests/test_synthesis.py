@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from cookbook import quality, tables, words
-from cookbook.synthesis import CLICKBAIT, Label, annotate, generate_texts, tidy
+from cookbook.synthesis import CLICKBAIT, Label, annotate, generate_texts, more_like, tidy
 from tests.servers.scripted_ollama import Raw, Slow, Thought, Truncated, serving, title
 
 COLUMNS = ["text", "label", "topic", "style", "model", "prompt_version", "seed"]
@@ -390,6 +390,37 @@ def test_settings_that_cannot_work(tmp_path, settings):
 def test_what_grows_row_by_row_is_a_csv(tmp_path):
     with serving(title) as server, pytest.raises(ValueError, match=r"end its name in \.csv"):
         write(tmp_path / "titles.parquet", server)
+
+
+def test_more_is_written_in_the_manner_of_mistakes_for_every_label_alike(tmp_path):
+    loud = ["WHY is NOBODY talking about THIS", "THIS is WHY nobody READS the manual"]
+    calm = ["notes on a quiet week in the garden", "notes on a slow day in the shed"]
+    mistakes = pd.DataFrame({"text": loud + calm})
+
+    def answer(request, number):
+        if number == 1:
+            return json.dumps({"title": "notes on a quiet week in the gardens"})
+        return title(request, number)
+
+    with serving(answer) as server:
+        options = {"groups": 2, "per_label": 3, "concurrency": 1, "host": server.url}
+        with pytest.warns(UserWarning, match="1 of 12 texts are near copies"):
+            rows = more_like(mistakes, tmp_path / "more.csv", **options)
+        asked = [request["messages"][0]["content"] for request in server.requests]
+    assert rows.groupby(["like", "label"]).size().sum() == 11
+    assert set(rows["label"]) == {"clickbait", "factual"}
+    assert rows["like"].nunique() == 2
+    assert all(("NOBODY talking" in one) != ("quiet week" in one) for one in asked)
+    for manner in ("NOBODY talking", "quiet week"):
+        kinds = [one for one in asked if manner in one]
+        assert {"is clickbait:" in one for one in kinds} == {True, False}
+
+
+def test_mistakes_on_what_is_measured_on_are_refused(tmp_path):
+    mistakes = pd.DataFrame({"text": ["Tea is up", "The ferry sank off Norway"]})
+    with pytest.raises(ValueError, match="take mistakes on the validation split"):
+        more_like(mistakes, tmp_path / "a.csv", held_out=["the ferry sank off norway!"])
+    assert not (tmp_path / "a.csv").exists()
 
 
 # --- Annotations
