@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cookbook import data, inference, labels, metrics, multilabel, tables, teach, words
+from cookbook.models import configure
 
 
 def teach_files(
@@ -110,6 +110,4 @@ def choose_thresholds(folder: str | Path, validation: Any) -> None:
         if "label_names" in validation.features:  # encoded
             given = np.array(given)
         found = {"label_thresholds": multilabel.choose_thresholds(given, scores, loaded.names)}
-    path = Path(folder) / "config.json"
-    content = json.dumps(json.loads(path.read_text("utf-8")) | found, indent=2)
-    tables.write_atomically(path, lambda half: half.write_text(content, "utf-8"))
+    configure(folder, **found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tqdm.auto import tqdm
 
 from cookbook import marks, words
 from cookbook.runtimes import EXPORTED, Torch, read_json, read_network, read_tokenizer
-from cookbook.tables import strings
+from cookbook.tables import strings, write_atomically
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -267,6 +268,29 @@ def _exported(folder: Path, max_length: int | None, changed: tuple[int, ...]) ->
     runtime = next(made for name, made in EXPORTED.items() if (folder / name).is_file())
     kind = kind_of(config)
     return Model(kind, config, runtime(kind, folder, config, max_length))
+
+
+def configure(folder: str | Path, **settings: Any) -> Path:
+    """Write settings into a model's `config.json`, whole or not at all; whatever loads it obeys.
+
+    Args:
+        folder: The model's, or that of an export.
+        **settings: By name, such as `label_thresholds`; None takes one out.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: There is no `config.json`.
+    """
+    path = Path(folder, "config.json")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model in {folder}: no config.json.")
+    changed = read_json(path) | settings
+    kept = {name: value for name, value in changed.items() if settings.get(name, 0) is not None}
+    content = json.dumps(kept, indent=2, ensure_ascii=False)
+    write_atomically(path, lambda half: half.write_text(f"{content}\n", "utf-8"))
+    return Path(folder)
 
 
 def digest(parts: Iterable[Any]) -> str:
