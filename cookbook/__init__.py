@@ -26,6 +26,7 @@ _LOWER = {
     "openai_servers",
     "opinions",
     "review_page",
+    "promises",
     "runtimes",
     "sentence_encoders",
     "servers",
