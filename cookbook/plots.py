@@ -347,6 +347,32 @@ def confidence(scores: Mapping[str, Sequence[float]]) -> Figure:
 
 
 @_styled
+def accuracy_by_coverage(curves: Mapping[str, pd.DataFrame], wanted: float | None = None) -> Figure:
+    """Draw how many answers are right where only the surest are given, and how few may be.
+
+    Args:
+        curves: Tables of `trust.accuracy_by_coverage`, by the kind of texts or the model.
+        wanted: An accuracy, drawn as a line.
+
+    Example:
+        >>> import pandas as pd
+        >>> figures = {"coverage": [0.9, 1.0], "accuracy": [0.99, 0.96], "low": [0.98, 0.95]}
+        >>> figure = accuracy_by_coverage({"headlines": pd.DataFrame(figures)}, wanted=0.98)
+    """
+    figure, axes = _figure(6, 3.4)
+    for name, table in curves.items():
+        axes.plot(table["coverage"], table["accuracy"], marker="o", markersize=3, label=name)
+        axes.fill_between(table["coverage"], table["low"], table["accuracy"], alpha=0.15)
+    if wanted is not None:
+        axes.axhline(wanted, color="grey", linestyle="--", label=f"wanted: {wanted:.1%}")
+    axes.set(title="Accuracy of the surest answers", xlabel="share answered", ylabel="accuracy")
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.yaxis.set_major_formatter("{x:.1%}")
+    axes.legend()
+    return figure
+
+
+@_styled
 def learning_curve(curve: pd.DataFrame) -> Figure:
     """Draw accuracy against the number of training rows: the mean over seeds, and their spread.
 

@@ -30,6 +30,7 @@ CURVE = pd.DataFrame(
     ],
     columns=["name", "rows", "seed", "accuracy"],
 )
+CURVES = pd.DataFrame({"coverage": [0.5, 1.0], "accuracy": [0.99, 0.96], "low": [0.97, 0.94]})
 LOG = [
     {"epoch": 0.5, "loss": 0.6},
     {"epoch": 1.0, "loss": 0.4},
@@ -53,6 +54,8 @@ LOG = [
         lambda: plots.share_bars(pd.Series({"lower case": 0.9, "numbers": 1.0}), title="Passed"),
         lambda: plots.comparison(COMPARED),
         lambda: plots.learning_curve(CURVE),
+        lambda: plots.accuracy_by_coverage({"test": CURVES}),
+        lambda: plots.accuracy_by_coverage({"test": CURVES, "real": CURVES}, wanted=0.98),
         lambda: plots.break_even(
             {"Hugging Face CPU x2": 100, "AWS Lambda 2 GB": 30},
             economics.API_PRICES,
@@ -74,6 +77,14 @@ def test_twenty_labels_still_fit():
     counts = metrics.confusion(range(20), range(20), names)
     axes = plots.confusion_matrix(counts).axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == names
+
+
+def test_accuracy_is_drawn_against_coverage_with_what_is_wanted():
+    axes = plots.accuracy_by_coverage({"test": CURVES}, wanted=0.98).axes[0]
+    curve, line = axes.lines
+    assert curve.get_xydata().tolist() == CURVES[["coverage", "accuracy"]].to_numpy().tolist()
+    assert set(line.get_ydata()) == {0.98}
+    assert line.get_label() == "wanted: 98.0%"
 
 
 def test_the_overfitting_spot_is_the_lowest_validation_loss():
