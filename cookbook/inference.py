@@ -19,7 +19,7 @@ from cookbook import tables
 from cookbook.formats import require
 from cookbook.models import Model, digest, load
 from cookbook.models import kind_of as kind_of
-from cookbook.multilabel import predicted
+from cookbook.multilabel import predicted, set_scores
 from cookbook.tables import free_name, strings
 from cookbook.words import join_keywords, spelt, split_keywords
 
@@ -40,9 +40,10 @@ def classify(
 ) -> pd.DataFrame:
     """Label many texts.
 
-    Probabilities are those of `pipeline("text-classification", top_k=None)`. Where a text may have
-    several labels, `label` is a list: those whose probability reaches the `label_thresholds` of the
-    model's configuration (0.5 where it has none). A blank text has no label (None, nan).
+    Probabilities are those of `pipeline("text-classification", top_k=None)`, unless the model's
+    configuration has a `label_temperature`, which mends them. Where a text may have several labels,
+    `label` is a list: those whose probability reaches the configuration's `label_thresholds` (0.5
+    where it has none). A blank text has no label (None, nan).
 
     Args:
         texts: The texts.
@@ -54,8 +55,9 @@ def classify(
 
     Returns:
         A row per text: `text`, `label`, `score` (its probability; of several labels that of the
-        most doubtful, to hold or not) and a column of probabilities per label; that of a label with
-        one of these names ends in `_predicted`.
+        most doubtful, to hold or not), `sure` where the configuration has a `sure_from` (whether
+        the score reaches it; see `trust`) and a column of probabilities per label; that of a label
+        with one of these names ends in `_predicted`.
 
     Raises:
         ValueError: A text is no string, or the model doesn't classify.
@@ -167,8 +169,9 @@ def answer_chunks(
         **options: Passed to `classify` or `extract_keywords`.
 
     Yields:
-        Each table with columns added: `label`, `score` and one per label, or `keywords`. The added
-        one ends in `_predicted` where the table has such a column.
+        Each table with columns added: those of `classify`, or `keywords`, and `sure_keywords` where
+        the configuration of a model that marks has a `sure_from`. The added one ends in
+        `_predicted` where the table has such a column.
 
     Raises:
         ValueError: A table has no column `text`, or something else than texts in it.
@@ -265,23 +268,34 @@ def _texts(column: pd.Series, before: int) -> list[str]:
 
 def _answers(texts: list[str], loaded: Model, taken: Iterable[str], **options: Any) -> pa.Table:
     """Return the columns that a model adds, each under a name that is free."""
+    least = loaded.config.get("sure_from")
     if loaded.kind != "classifier":
-        found = zip(texts, extract_keywords(texts, loaded, **options), strict=True)
-        joined = [join_keywords(each) if text.strip() else None for text, each in found]
-        columns: list[Any] = [("keywords", pa.array(joined, pa.string()))]
+        doubts = loaded.kind == "marker" and least is not None
+        found = extract_keywords(texts, loaded, **(options | ({"scores": True} if doubts else {})))
+        lists = {"keywords": found}
+        if doubts:
+            lists["sure_keywords"] = [[name for name, p in each if p >= least] for each in found]
+        blank = np.array([not text.strip() for text in texts], bool)
+        columns: list[Any] = [
+            (name, pa.array(map(join_keywords, each), pa.string(), mask=blank))
+            for name, each in lists.items()
+        ]
     else:
         scores = loaded.predict(texts, **options)
         names = np.array([*loaded.names, None], object)
         blank = np.isnan(scores).any(axis=1)
         if loaded.several:
-            held = predicted(scores, loaded.names, loaded.config.get("label_thresholds", 0.5)) == 1
-            sets = [None if no else names[:-1][own] for no, own in zip(blank, held, strict=True)]
-            labels = pa.array(sets, pa.list_(pa.string()))
-            sure = np.where(held, scores, 1 - scores).min(axis=1)
+            held = predicted(scores, loaded.names, loaded.config.get("label_thresholds", 0.5))
+            sets = [
+                None if no else names[:-1][own == 1] for no, own in zip(blank, held, strict=True)
+            ]
+            labels, score = pa.array(sets, pa.list_(pa.string())), set_scores(scores, held)
         else:
             labels = pa.array(names[np.where(blank, -1, scores.argmax(axis=1))], pa.string())
-            sure = scores.max(axis=1)
-        columns = [("label", labels), ("score", sure)]
+            score = scores.max(axis=1)
+        columns = [("label", labels), ("score", score)]
+        if least is not None:
+            columns.append(("sure", pa.array(score >= least, mask=blank)))
         columns += zip(loaded.names, scores.T, strict=True)
     added: dict[str, Any] = {}
     for name, values in columns:

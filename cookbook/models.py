@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Loadable: TypeAlias = "Model | PreTrainedModel | str | Path"
 
+_OF_ONE = ("label_temperature", "sure_from", "sure_about")  # what `trust` measured, of one model
+
 
 def kind_of(config: Mapping[str, Any]) -> str:
     """Decide from a model's configuration whether it classifies texts, marks words, or writes.
@@ -134,8 +136,9 @@ class Model:
             **options: Of a writer: what `generate` or `translate_batch` takes.
 
         Returns:
-            Probabilities (texts, labels), nan for a blank text; of a marker pairs of a keyword and
-            its score, a list per text; of a writer the lines, '' for a blank one.
+            Probabilities (texts, labels), nan for a blank text, calibrated where the configuration
+            has a `label_temperature`; of a marker pairs of a keyword and its score, a list per
+            text; of a writer the lines, '' for a blank one.
         """
         texts = strings(texts)
         found = self._answer(texts, batch_size, **options)
@@ -188,6 +191,7 @@ class Model:
                 found[place] = answer
         if self.kind == "writer":
             return found
+        found /= self.config.get("label_temperature") or 1.0
         return expit(found) if self.several or len(self.names) == 1 else softmax(found, axis=-1)
 
     def _marks(self, texts: list[str], asked: list[int], rows: Any, given: Any) -> list[np.ndarray]:
@@ -291,6 +295,19 @@ def configure(folder: str | Path, **settings: Any) -> Path:
     content = json.dumps(kept, indent=2, ensure_ascii=False)
     write_atomically(path, lambda half: half.write_text(f"{content}\n", "utf-8"))
     return Path(folder)
+
+
+def inherit(config: Any, teacher: Any) -> None:
+    """Give a student's configuration what its teacher's says, and take out what holds of one model.
+
+    Args:
+        config: The student's, which may have come with another model's weights.
+        teacher: The teacher's.
+    """
+    if hasattr(teacher, "keyword_threshold"):
+        config.keyword_threshold = teacher.keyword_threshold
+    for name in filter(vars(config).__contains__, _OF_ONE):
+        delattr(config, name)
 
 
 def digest(parts: Iterable[Any]) -> str:

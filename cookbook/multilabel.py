@@ -139,6 +139,20 @@ def predicted(scores: np.ndarray, names: Sequence[str], thresholds: Any = 0.5) -
     return (scores >= _of_each(thresholds, names)).astype(int)
 
 
+def set_scores(scores: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Return a score for each text's set of labels: that of its most doubtful one, to hold or not.
+
+    Args:
+        scores: Probabilities of shape (texts, labels).
+        held: What `predicted` returned.
+
+    Example:
+        >>> set_scores(np.array([[0.9, 0.4]]), np.array([[1, 0]])).tolist()
+        [0.6]
+    """
+    return np.where(held == 1, scores, 1 - scores).min(axis=1)
+
+
 def together(sets: Sequence[Sequence[str]], n: int = 10) -> pd.DataFrame:
     """Say which labels go together, and which avoid each other.
 

@@ -30,6 +30,9 @@ def soft_labels(
 ) -> Soft:
     """Return what several models think of texts, on average.
 
+    Of a model that `trust` has calibrated these are the calibrated probabilities: those that hold
+    are what a student should learn, and on them alone do several teachers have one scale.
+
     Args:
         teachers: What `inference.load` takes or returns, of one kind and with the same labels; an
             estimator of scikit-learn with `predict_proba`; or, as one vote, anything whose

@@ -7,7 +7,7 @@ From the command line: `cookbook page MODEL`. It needs gradio, which
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from html import escape
@@ -24,6 +24,8 @@ with extra("deploy"):
 
 _LARGEST = "5 MB"  # two CPU cores answer some 100,000 titles in a quarter of an hour
 _SHOWN = 10  # rows of a preview
+_PROBABLE = "Probability of each label"
+_DOUBT = "not sure: let a person decide"
 
 
 def build(
@@ -32,8 +34,8 @@ def build(
     """Make the page; `build(model).launch()` serves it.
 
     A classifier answers with the probability of every label, a model that writes with keywords,
-    marked in the text. No other server is asked for anything; uploads and answers are deleted
-    within two hours.
+    marked in the text; one that has a `sure_from` (see `trust`) says of what it isn't sure. No
+    other server is asked for anything; uploads and answers are deleted within two hours.
 
     Args:
         model: A model's folder, its name on the Hub, or an exported folder, which needs no torch.
@@ -50,7 +52,7 @@ def build(
         listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if names[20:] else "")
         told = f"Says which of these a text is, and how sure it is: {listed}."
         verb, samples = "Classify", "page_titles.txt"
-        about = {"label": "Probability of each label", "render": False}
+        about = {"label": _PROBABLE, "render": False}
         result: Any = gr.Label(num_top_classes=_SHOWN, **about)
         if loaded.several:
             result = gr.HTML(show_label=True, container=True, min_height=140, **about)
@@ -130,11 +132,20 @@ def _answer(model: Any, text: str) -> Any:
     if not (text or "").strip():
         gr.Info("There is no text yet: type or paste one, or click an example.")
         return None
+    least = model.config.get("sure_from")
     if model.kind != "classifier":
-        return _marked(text, *inference.extract_keywords([text], model))
+        scored = model.kind == "marker" and least is not None
+        (found,) = inference.extract_keywords([text], model, scores=scored)
+        doubted = {keyword for keyword, score in found if score < least} if scored else set()
+        return _marked(text, words.split_keywords(found), doubted)
+    answer = inference.classify([text], model).iloc[0]
+    scores = answer.iloc[-len(model.names) :]
+    shown: Any = dict(zip(model.names, map(float, scores), strict=True))
     if model.several:
-        return _held(inference.classify([text], model).iloc[0], model.names)
-    return dict(zip(model.names, model.predict([text])[0].tolist(), strict=True))
+        shown = _held(answer, model.names)
+    if least is None:
+        return shown
+    return gr.update(value=shown, label=_PROBABLE if answer["sure"] else f"{_PROBABLE}: {_DOUBT}")
 
 
 def _held(answer: pd.Series, names: Sequence[str]) -> str:
@@ -147,11 +158,14 @@ def _held(answer: pd.Series, names: Sequence[str]) -> str:
     return f'<div class="answer">{first}<p>Less likely: {others}</p></div>'
 
 
-def _marked(text: str, keywords: Sequence[str]) -> str:
+def _marked(text: str, keywords: Sequence[str], doubted: Collection[str] = ()) -> str:
     """Return HTML: the keywords as chips, and the text with them marked."""
     if not keywords:
         return '<p class="answer">The model finds no keyword in this text.</p>'
-    chips = "".join(f"<li>{escape(keyword)}</li>" for keyword in keywords)
+    chips = "".join(
+        f"<li>{escape(keyword)}{' (not sure)' if keyword in doubted else ''}</li>"
+        for keyword in keywords
+    )
     marked = "".join(
         f"<mark>{escape(piece)}</mark>" if found else escape(piece)
         for piece, found in words.mark(text, keywords)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cookbook import features, tables, training, words
 from cookbook.losses import soft_collator, soft_loss
-from cookbook.models import kind_of
+from cookbook.models import inherit, kind_of
 from cookbook.opinions import NothingToLearn, Soft, at_a_loss, losses, rows_of, several, truth
 from cookbook.opinions import likeliest as likeliest
 from cookbook.opinions import soft_labels as soft_labels
@@ -356,8 +356,7 @@ def student(
         if getattr(label, "names", ours) != ours:
             raise ValueError(f"Encode labels in the model's order: encode_labels(…, names={ours}).")
         model = auto.from_pretrained(base, dtype="float32", **known)
-        if hasattr(given, "keyword_threshold"):
-            model.config.keyword_threshold = given.keyword_threshold
+        inherit(model.config, given)
         lowest = [f"layer.{number}." for number in range(frozen_layers)]
         for name, weights in model.named_parameters():
             weights.requires_grad = not any(part in name for part in ("embeddings.", *lowest))

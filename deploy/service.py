@@ -37,6 +37,8 @@ config = json.loads((folder / "config.json").read_text("utf-8"))
 names = [str(config["id2label"][str(i)]) for i in range(len(config["id2label"]))]
 several = config.get("problem_type") == "multi_label_classification"
 thresholds = dict.fromkeys(names, 0.5) | config.get("label_thresholds", {})
+temperature = config.get("label_temperature") or 1.0
+sure_from = config.get("sure_from")  # the score from which on an answer is sure, if one was chosen
 padding = {
     "pad_id": config.get("pad_token_id") or 0,
     "direction": "left" if config.get("summary_type") == "last" else "right",
@@ -68,7 +70,7 @@ def probabilities(rows: list[Encoding]) -> np.ndarray:
     }
     wanted = [each.name for each in session.get_inputs()]
     inputs = {name: np.array(columns[name], np.int64) for name in wanted}
-    logits = session.run(["logits"], inputs)[0].astype(float)
+    logits = session.run(["logits"], inputs)[0].astype(float) / temperature
     if several or len(names) == 1:
         return 1 / (1 + np.exp(-logits))
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -79,6 +81,7 @@ def classify(texts: list[str]) -> list[dict[str, Any]]:
     """Return label, score and the scores of all labels for every text; a blank one has none.
 
     Where a text may have several labels, `label` is a list of those that reach their threshold.
+    Where the model has a threshold for it, `sure` says whether the score reaches that.
     """
     rows = tokenizer.encode_batch(texts)
     asked = [place for place, text in enumerate(texts) if text.strip() and rows[place].ids]
@@ -94,6 +97,8 @@ def classify(texts: list[str]) -> list[dict[str, Any]]:
             label = [name for name in names if scored[name] >= thresholds[name]]
             score = min(scored[name] if name in label else 1 - scored[name] for name in names)
         answers[place] = {"label": label, "score": score, "scores": scored}
+        if sure_from is not None:
+            answers[place]["sure"] = score >= sure_from
     return answers
 
 
