@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from cookbook import data, hub, inference, metrics, training
+from cookbook.models import configure
 from tests.servers.hub import serving
 
 ME, TITLES = "maker/clickbait", ["Council approves budget", "This one trick changes everything"]
@@ -345,6 +346,29 @@ def test_the_card_says_what_was_measured_and_nothing_else(saved, tmp_path):
     assert bare.data.eval_results is None
     assert "measured" not in bare.text
     assert "figures/" not in bare.text
+
+
+def test_the_card_says_when_the_model_is_sure_and_promises_no_more(saved, tmp_path):
+    folder = shutil.copytree(saved / "model", tmp_path / "model")
+    about = {"wanted": 0.98, "coverage": 0.905, "accuracy": 0.989, "low": 0.96996}
+    about |= {"confidence": 0.95, "rows": 200, "least": 0.9, "data": "headlines | of 2016"}
+    configure(folder, label_temperature=1.44, sure_from=0.93407, sure_about=about)
+    card = card_of(hub.stage_model(folder, ME, tmp_path / "staged", metrics={})).text
+    for words in (
+        "whose score is at least 0.9341 is sure: `sure` in `inference.classify`",
+        "On 200 headlines \\| of 2016, 90.5% of the answers reach it, and 98.9% of these are",
+        "at least 96.9% are, at 95% confidence; 98.0% were wanted, which these texts can't",
+        "it obeys the temperature and the threshold in config.json",
+        "inference.classify([",
+    ):
+        assert words in card
+    configure(folder, sure_about={**about, "low": 0.984})
+    card = card_of(hub.stage_model(folder, ME, tmp_path / "staged", metrics={})).text
+    assert "at least 98.0% are, at 95% confidence." in card
+    configure(folder, sure_from=None, label_temperature=None)
+    card = card_of(hub.stage_model(folder, ME, tmp_path / "staged", metrics={})).text
+    assert "sure" not in card
+    assert "pipeline(" in card
 
 
 def test_tables_may_be_written_by_column(saved):
