@@ -14,6 +14,10 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit, softmax, xlogy
 
+from cookbook.cascades import Cascade as Cascade
+from cookbook.cascades import cascade as cascade
+from cookbook.cascades import cheapest as cheapest
+from cookbook.cascades import trade_off as trade_off
 from cookbook.inference import extract_keywords
 from cookbook.label_cells import label_names, label_sets, one_hot
 from cookbook.metrics import expected_calibration_error
