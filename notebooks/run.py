@@ -122,6 +122,13 @@ COMPARED: dict[str, dict[str, Any]] = {
         "curve_seeds": [0, 1],
         "output_dir": "out/clickbait_compared",
     },
+    "clickbait/5_know_the_doubt": {
+        "base_model": "minilm",
+        "learning_rate": 1.5e-4,
+        "frozen_layers": 2,
+        "llm": "smollm2",
+        "output_dir": "out/clickbait_doubt",
+    },
     "keywords/4_compare_and_deploy": {
         "base_model": "minilm",
         "encoder": "minilm",
@@ -299,7 +306,7 @@ def main() -> None:
         parser.error(f"no notebook's path contains {arguments.only!r}: {', '.join(EVERY)}")
     for name in names:
         extra = dict(REFRESH.get(name, {})) if again else {}
-        if arguments.real_headlines and re.match("clickbait/[234]", name):
+        if arguments.real_headlines and re.match("clickbait/[2345]", name):
             extra["real_headlines"] = arguments.real_headlines
         if arguments.unlabelled and name in TAUGHT:
             extra["unlabelled"] = arguments.unlabelled

@@ -53,6 +53,32 @@ def test_the_classifier_is_compared_exported_and_priced(smollm, trained, titles,
 
 
 @pytest.mark.slow
+def test_doubt_is_measured_kept_and_handed_on(trained, titles, tmp_path):
+    real = titles.groupby("label").tail(60)[["text", "label"]]
+    real.to_csv(tmp_path / "real.csv", index=False)
+    executed = runner.execute(
+        "clickbait/5_know_the_doubt",
+        tmp_path,
+        model=str(trained.folder),
+        real_headlines=str(tmp_path / "real.csv"),
+        labelled=50,
+        wanted=0.8,
+        draws=2,
+        host=NOWHERE,
+    )
+    folder = executed.parent
+    results = metrics.load_metrics(folder)
+    assert set(results["promises"]) == {"read off the curve", "with a bound"}
+    assert results["judge"]["both"] > results["judge"]["the judge"]
+    text = outputs(executed)
+    assert "queue" in text  # no LLM answers there
+    answers = inference.classify(real["text"], folder / "int8")
+    assert "sure" in answers
+    assert {"coverage.png", "cascade.png"} <= {p.name for p in (folder / "figures").iterdir()}
+    assert "sure" not in inference.classify(real["text"].head(3), trained.folder)  # left as it was
+
+
+@pytest.mark.slow
 def test_the_keyword_models_are_compared_exported_and_priced_without_an_llm(
     keyword_model, marker, short_posts, tmp_path
 ):
