@@ -99,44 +99,20 @@ def make(
     return cookbook.tasks.make(task, only or cookbook.tasks.STEPS)
 
 
-@command
-def write(task: Task) -> Any:
-    """Let an LLM write the texts of a task, or annotate yours: the first step of `make`.
+def _step(name: str, told: str) -> None:
+    """Make a step of `make` a command of its own."""
 
-    Example:
-        cookbook write help-desk.toml
-    """
-    return cookbook.tasks.make(task, ["write"])
+    def work(task: Task) -> Any:
+        return cookbook.tasks.make(task, [name])
 
-
-@command
-def train(task: Task) -> Any:
-    """Fine-tune the model of a task by running a notebook, whose HTML is the report.
-
-    Example:
-        cookbook train help-desk.toml
-    """
-    return cookbook.tasks.make(task, ["train"])
+    work.__name__, work.__doc__ = name, f"{told}\n\nExample:\n    cookbook {name} help-desk.toml\n"
+    command(work)
 
 
-@command
-def measure(task: Task) -> Any:
-    """Measure the model of a task on its test split, and on what a person labelled.
-
-    Example:
-        cookbook measure help-desk.toml
-    """
-    return cookbook.tasks.make(task, ["measure"])
-
-
-@command
-def card(task: Task) -> Any:
-    """Lay out the model of a task with its card, to be pushed.
-
-    Example:
-        cookbook card help-desk.toml
-    """
-    return cookbook.tasks.make(task, ["card"])
+_step("write", "Let an LLM write the texts of a task, or annotate yours: the first step of `make`.")
+_step("train", "Fine-tune the model of a task by running a notebook, whose HTML is the report.")
+_step("measure", "Measure the model of a task on its test split, and on what a person labelled.")
+_step("card", "Lay out the model of a task with its card, to be pushed.")
 
 
 @command
