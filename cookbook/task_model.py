@@ -35,7 +35,7 @@ def train(task: Task) -> Work:
         "output_dir": str(out),
     }
     if task.fields:
-        name, own = "3_mark_keywords", {"posts": str(checked), "writer": ""}
+        name, own = "3_mark_keywords", {"posts": str(checked), "writer": "", "challenge": "none"}
     elif task.several:
         name, own = "many_labels", {"table": str(checked), "label": "label"}
         parameters |= {"least": 1, "max_tokens": 256}
