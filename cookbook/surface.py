@@ -102,6 +102,8 @@ def surface_giveaways(texts: pd.Series, labels: pd.Series) -> pd.DataFrame:
     rows = []
     for name in names if len(names) > 1 else []:
         inside = np.array([name in own if several else own == name for own in labels])
+        if inside.all():  # a label that every text has is told by nothing
+            continue
         # Critical value of the two-sample Kolmogorov-Smirnov test at 0.001.
         critical = 1.95 * np.sqrt(1 / inside.sum() + 1 / (~inside).sum())
         shares = having[name] / sizes[name]

@@ -133,6 +133,14 @@ def test_a_giveaway_a_duplicate_and_two_minds_are_found():
     assert len(str(quality.check(table(many), several=True)).splitlines()[0]) < 600
 
 
+def test_a_label_that_every_text_has_is_told_by_nothing(recwarn):
+    report = quality.check(
+        table([["a", *own] for own in (["b"], ["c"], []) for _ in range(5)]), several=True
+    )
+    assert "a" not in set(report.giveaways["label"])
+    assert not [one for one in recwarn if issubclass(one.category, RuntimeWarning)]
+
+
 def test_a_wrong_label_is_among_the_most_doubtful():
     subjects = {"sea": "ferries and harbours", "rail": "trams and tunnels"}
     rows = [
