@@ -35,20 +35,12 @@ def build(review: Review, title: str = "Review") -> gr.Blocks:
         value: Any = gr.State("")
         if keywords:
             about: dict[str, Any] = {"multiselect": True, "allow_custom_value": True}
-            value = gr.Dropdown([], label="Keywords", elem_id="chips", **about)
-            text = gr.HighlightedText(
-                label="Click a word to add it",
-                combine_adjacent=False,
-                elem_id="words",
-                show_legend=False,
-                show_inline_category=False,
+            value = gr.Dropdown(
+                [], label="Keywords; click a word above to add it", elem_id="chips", **about
             )
-            shown += [value, text]
-
-            def add(chips: Any, clicked: gr.SelectData) -> Any:  # by its type gradio knows what
-                return _with_word(review, chips, clicked.value)
-
-            text.select(add, value, value, queue=False)
+            clicked = gr.Textbox(elem_id="clicked", label="A word that was clicked")  # unseen
+            clicked.change(partial(_with_word, review), [value, clicked], value, queue=False)
+            shown.append(value)
         elif review.several:
             value = gr.CheckboxGroup(names, label="Labels", elem_id="labels")
             shown.append(value)
@@ -112,23 +104,28 @@ def _show(review: Review, keywords: bool) -> list[Any]:
         told += f"; {review.pace:.0f} a minute"
     if row is None:
         nothing = "<h2>Nothing is left to decide.</h2>"
-        return [told, nothing, *([[], []] if keywords else [[]] if review.several else [])]
+        return [told, nothing, *([[]] if keywords or review.several else [])]
     was = "" if keywords else f"<p><strong>{escape(row['was'].replace('|', ', '))}</strong></p>"
     why = f"<p>{escape(row['why'])}</p>" if row["why"] else ""
-    shown: list[Any] = [told, f"<blockquote>{escape(row['text'])}</blockquote>{was}{why}"]
+    text = escape(row["text"])
+    if keywords:  # each word can be clicked
+        pieces = words.mark(row["text"], words.tokens(row["text"]))
+        marked = (
+            f"<span data-word>{escape(p)}</span>" if is_word else escape(p) for p, is_word in pieces
+        )
+        text = "".join(marked)
+    shown: list[Any] = [told, f"<blockquote>{text}</blockquote>{was}{why}"]
     if keywords:
         chips = words.split_keywords(row["was"])
-        text = row["text"]
-        pieces = [(piece, None) for piece, _ in words.mark(text, words.tokens(text))]
-        shown += [gr.update(value=chips, choices=chips), pieces]
+        shown.append(gr.update(value=chips, choices=chips))
     elif review.several:
         shown.append([name for name in row["was"].split("|") if name])
     return shown
 
 
-def _with_word(review: Review, chips: list[str] | None, clicked: Any) -> Any:
+def _with_word(review: Review, chips: list[str] | None, clicked: str) -> Any:
     """Add the word that was clicked; the next word of a name joins it."""
-    word = str(clicked[0] if isinstance(clicked, (list, tuple)) else clicked).strip()
+    word = str(clicked or "").partition(" ")[2]  # the time of the click goes before it
     chips, text = list(chips or []), (review.current or {"text": ""})["text"]
     joined = [f"{chips[-1]}{gap}{word}" for gap in (" ", "")] if chips and word else []
     if found := [name for name in joined if name in text]:

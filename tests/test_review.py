@@ -274,17 +274,18 @@ def test_a_person_takes_keywords_off_and_clicks_words_to_add_them(tmp_path, brow
     queue = pd.DataFrame({"text": [text, "Rust"], "was": ["Heroku, week", "Rust"], "why": ""})
     with on_the_page(queue, tmp_path / "k.csv", browser, names=()) as (desk, _):
         assert desk.row() == text
+
+        def chips():
+            return [chip.text for chip in browser.find_elements(By.CSS_SELECTOR, "#chips .token")]
+
         remove = desk.until(lambda b: b.find_elements(By.CSS_SELECTOR, ".token-remove"))
         remove[1].click()
         for word in ("Raspberry", "Pi"):
-            path = f"//*[@id='words']//*[normalize-space(text())='{word}']"
+            path = f"//*[@id='row']//*[normalize-space(text())='{word}']"
             desk.until(lambda b, path=path: b.find_elements(By.XPATH, path))[0].click()
-            desk.until(lambda b, word=word: word in b.find_element(By.TAG_NAME, "body").text)
+            desk.until(lambda _, word=word: any(word in chip for chip in chips()))
 
-        def chips(_):
-            return [chip.text for chip in browser.find_elements(By.CSS_SELECTOR, "#chips .token")]
-
-        desk.until(lambda b: chips(b) == ["Heroku", "Raspberry Pi"])
+        desk.until(lambda _: chips() == ["Heroku", "Raspberry Pi"])
         browser.find_element(By.ID, "key-Enter").click()
         desk.until(lambda _: desk.row() == "Rust")
         browser.find_element(By.ID, "key-Enter").click()

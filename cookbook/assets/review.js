@@ -13,3 +13,13 @@ document.addEventListener("keydown", (event) => {
   if (at) at.blur();
   target.click();
 });
+// A click on a word of the text goes through a text box, which gradio listens to.
+document.addEventListener("click", (event) => {
+  const word = event.target.closest && event.target.closest("#row [data-word]");
+  const box = document.querySelector("#clicked textarea, #clicked input");
+  if (!word || !box) return;
+  const prototype = box.tagName === "TEXTAREA" ? HTMLTextAreaElement : HTMLInputElement;
+  const set = Object.getOwnPropertyDescriptor(prototype.prototype, "value").set;
+  set.call(box, Date.now() + " " + word.textContent);
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+});
