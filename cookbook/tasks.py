@@ -104,6 +104,11 @@ def estimate(path: str | Path, questions: int = 10) -> str:
         with TemporaryDirectory() as folder:
             few = max(1, questions // max(len(task.labels), 1))
             rows, runs = task_texts.asked(task, Path(folder), few, a_question * questions)
+        if rows.empty:
+            why = runs[-1].reasons.index[0]
+            raise RuntimeError(
+                f"No answer can be used, most of them for: {why}. Try another model."
+            )
         wanted = task.per_label * len(task.labels)
         if task.fields:
             wanted = tables.read(task.texts, ["text"])["text"].nunique()

@@ -196,6 +196,14 @@ def test_an_estimate_is_worked_out_from_ten_questions(tmp_path):
     assert not (tmp_path / "desk" / "texts.csv").exists()
 
 
+def test_an_estimate_without_a_usable_answer_says_why(tmp_path):
+    (tmp_path / "posts.csv").write_text("text\nWe left Heroku\n")
+    with serving(lambda request, number: "no") as server:
+        path = task_file(tmp_path, server.url, KEYWORDS)
+        with pytest.raises(RuntimeError, match="No answer can be used, most of them for: no JSON"):
+            tasks.estimate(path)
+
+
 def test_texts_of_an_earlier_definition_and_measured_ones_are_not_trained_on(tmp_path):
     with serving(message) as server:
         path = task_file(tmp_path, server.url, TASK.replace("per_label = 60", "per_label = 10"))
