@@ -74,13 +74,21 @@ def apply(
     said = keys.map(found["decision"]).fillna("")
     if column not in rows:
         rows[column] = None
-    rows[column] = rows[column].astype(object).mask(said == "correct", keys.map(found["value"]))
-    if keywords is None:  # what a model said, and a person accepted
-        empty = (said == "accept") & rows[column].isna()
-        rows[column] = rows[column].mask(empty, keys.map(found["value"]))
+    # What was accepted may be a model's answer, in place of what the cell says.
+    cells = rows[column].map(lambda cell: _as_decided(cell, bool(keywords)))
+    values = keys.map(found["value"])
+    new = (said == "correct") | ((said == "accept") & (cells != values))
+    rows[column] = rows[column].astype(object).mask(new, values)
     if rejected := (said == "reject").sum():
         warnings.warn(f"{rejected} rejected texts are left out.", stacklevel=2)
     return rows.assign(reviewed=said)[said != "reject"].reset_index(drop=True)
+
+
+def _as_decided(cell: Any, keywords: bool) -> str:
+    """Write a cell as decisions have it."""
+    if keywords:
+        return words.join_keywords(cell)
+    return "|".join(map(str, cell)) if isinstance(cell, (list, tuple)) else str(cell)
 
 
 @dataclass(frozen=True)

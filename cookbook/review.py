@@ -183,7 +183,7 @@ class Review:
             raise ValueError(f"Nobody knows the decision {decision!r}.")
         given = row["was"] if value is None else self._checked(value)
         if decision in ("accept", "correct"):
-            decision = "accept" if given == row["was"] else "correct"
+            decision = "accept" if self._same(given, row["was"]) else "correct"
         kept = given if decision in ("accept", "correct") else ""
         self._write(row, decision, kept)
         place = self.todo.popleft()
@@ -195,6 +195,11 @@ class Review:
             place, _ = self.done.pop()
             self._write(self.rows.iloc[place], "undo", "")
             self.todo.appendleft(place)
+
+    def _same(self, given: str, was: str) -> bool:
+        if self.several:  # in whatever order
+            return set(given.split("|")) == set(was.split("|"))
+        return given == was
 
     def _checked(self, value: str) -> str:
         if not self.names:

@@ -64,7 +64,10 @@ def build(review: Review, title: str = "Review") -> gr.Blocks:
                 button.click(partial(act, decision), takes, shown, queue=False)
         if len(names) > _BY_KEY and not review.several:
             other = gr.Dropdown(names, label="Another label", value=None)
-            other.input(partial(act, "correct"), other, [*shown, other], queue=False)
+            # Emptied, so that the same label can be chosen for the next text too.
+            other.input(
+                lambda name: [*act("correct", name), None], other, [*shown, other], queue=False
+            )
         page.load(partial(_show, review, keywords), None, shown, queue=False)
     font = ("system-ui", "sans-serif")
     theme = gr.themes.Default(primary_hue="blue", font=font, font_mono=font)

@@ -127,6 +127,23 @@ def test_several_labels_and_keywords_are_kept_as_their_cells_are_written(tmp_pat
     assert made["keywords"].tolist() == ['Go, "Redis, Inc"']
 
 
+def test_several_labels_in_another_order_are_no_correction(tmp_path):
+    queue = pd.DataFrame({"text": ["A"], "was": ["y|x"], "why": [""]})
+    with review.open_review(queue, tmp_path / "a.csv", ["x", "y"], several=True) as opened:
+        opened.decide("correct", "x|y")
+    assert review.decisions(tmp_path / "a.csv")["decision"].tolist() == ["accept"]
+
+
+def test_a_model_s_label_that_was_accepted_takes_the_place_of_the_old_one(tmp_path):
+    queue = pd.DataFrame({"text": ["A", "B"], "was": ["y", "x"], "why": ""})
+    decide_all(queue, tmp_path / "a.csv", names=["x", "y"])
+    rows = pd.DataFrame({"text": ["A", "B"], "label": ["x", "x"]})
+    assert review.apply(rows, tmp_path / "a.csv")["label"].tolist() == ["y", "x"]
+    posts = pd.DataFrame({"text": ["A"], "keywords": ["y"]})
+    made = review.apply(posts, tmp_path / "a.csv", keywords="keywords")
+    assert made["keywords"].tolist() == ["y"]
+
+
 def test_two_at_once_are_refused_and_another_file_is_left_alone(tmp_path):
     queue = pd.DataFrame({"text": ["A"], "was": ["x"], "why": [""]})
     opened = review.open_review(queue, tmp_path / "a.csv", ["x"])
@@ -294,6 +311,20 @@ def test_a_person_takes_keywords_off_and_clicks_words_to_add_them(tmp_path, brow
         "Heroku, Raspberry Pi",
         "Rust",
     ]
+
+
+def test_a_label_beyond_the_ninth_is_chosen_from_a_list(tmp_path, browser):
+    names = [f"label {n}" for n in range(12)]
+    queue = pd.DataFrame({"text": ["A", "B", "C"], "was": "label 0", "why": ""})
+    with on_the_page(queue, tmp_path / "a.csv", browser, names=names) as (desk, _):
+        for before, after in (("A", "B"), ("B", "C")):
+            desk.until(lambda _, before=before: desk.row() == before)
+            css = "input[aria-label='Another label']"
+            field = desk.until(lambda b, css=css: b.find_element(By.CSS_SELECTOR, css))
+            field.click()
+            field.send_keys("label 11", Keys.ENTER)
+            desk.until(lambda _, after=after: desk.row() == after)
+    assert review.decisions(tmp_path / "a.csv")["value"].tolist() == ["label 11"] * 2
 
 
 # --- From the command line
