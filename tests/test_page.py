@@ -14,9 +14,9 @@ import pytest
 from gradio_client import Client, handle_file
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions as expected
-from selenium.webdriver.support.ui import WebDriverWait
 
 from cookbook import inference, page, words
+from tests import browsing
 
 TITLE = "You won't believe what this one trick does"
 
@@ -30,13 +30,17 @@ class Page:
         self.one("textarea")
 
     def until(self, condition):
-        return WebDriverWait(self.browser, 30, poll_frequency=0.1).until(condition)
+        return browsing.until(self.browser, condition)
 
     def one(self, css):
         return self.until(expected.visibility_of_element_located((By.CSS_SELECTOR, css)))
 
     def all(self, css):
-        return [found.text for found in self.browser.find_elements(By.CSS_SELECTOR, css)]
+        found = self.until(lambda b: ([e.text for e in b.find_elements(By.CSS_SELECTOR, css)],))
+        return found[0]
+
+    def text(self, css):
+        return self.until(lambda b: b.find_element(By.CSS_SELECTOR, css).text)
 
     def field(self, label):
         path = f"//label[normalize-space(.)='{label}']//*[self::textarea or self::input]"
@@ -44,14 +48,16 @@ class Page:
 
     def click(self, name):
         # Some stand there twice, once unseen, to be measured.
-        find = (By.XPATH, f"//button[normalize-space(.)='{name}']")
-        seen = self.until(lambda b: [e for e in b.find_elements(*find) if e.is_displayed()])
-        seen[0].click()
+        browsing.click(self.browser, By.XPATH, f"//button[normalize-space(.)='{name}']")
 
     def write(self, label, text):
-        field = self.field(label)
-        field.clear()
-        field.send_keys(text)
+        def written(_):
+            field = self.field(label)
+            field.clear()
+            field.send_keys(text)
+            return True
+
+        self.until(written)
 
     def upload(self, path):
         self.click("Many texts")
@@ -100,7 +106,7 @@ def test_a_title_gets_its_label_and_its_percentages(trained, classifier, browser
     assert reader.all("[data-testid=label-output-value]") == []  # nothing was asked yet
     reader.write("Text", TITLE)
     reader.click("Classify")
-    label = reader.one("[data-testid=label-output-value]").text
+    label = reader.text("[data-testid=label-output-value]")
     answer = inference.classify([TITLE], trained.folder).iloc[0]
     assert label == answer["label"]
     shown = dict(zip(reader.all("dt.text"), reader.all("dd.confidence"), strict=True))
@@ -120,8 +126,8 @@ def test_a_title_gets_its_label_and_its_percentages(trained, classifier, browser
 
 def test_a_click_on_an_example_answers_it(trained, classifier, browser):
     reader = Page(browser, classifier.url)
-    reader.one(".gallery-item").click()
-    label = reader.one("[data-testid=label-output-value]").text
+    browsing.click(browser, By.CSS_SELECTOR, ".gallery-item")
+    label = reader.text("[data-testid=label-output-value]")
     text = reader.field("Text").get_attribute("value")
     assert text == reader.all(".gallery-item")[0]
     assert label == inference.classify([text], trained.folder)["label"][0]
@@ -148,7 +154,7 @@ def test_keywords_are_marked_in_the_text_and_html_in_it_is_not_run(
     assert reader.all("h1") == ["Posts"]
     reader.write("Text", text)
     reader.click("Find keywords")
-    assert reader.one(".marked").text == text
+    assert reader.text(".marked") == text
     assert reader.all(".chips li") == keywords
     assert set(reader.all(".marked mark")) == set(keywords)
     assert not browser.find_elements(By.CSS_SELECTOR, ".answer img, .answer b")
@@ -171,7 +177,7 @@ def test_a_csv_of_titles_comes_back_with_answers_in_its_order(
     source.to_csv(tmp_path / "titles.csv", index=False, sep=";")  # as Excel writes it in Germany
     reader = Page(browser, classifier.url)
     reader.upload(tmp_path / "titles.csv")
-    assert "headline" in reader.one(".rows").text
+    assert "headline" in reader.text(".rows")
     # By mistake the column's name is left as it is; the names that there are may hold anything.
     reader.click("Answer every row")
     assert "It has: 'id', 'headline', 'label'" in reader.told("titles.csv has no column 'text'")
@@ -183,8 +189,8 @@ def test_a_csv_of_titles_comes_back_with_answers_in_its_order(
     assert file.read_bytes().startswith(b"\xef\xbb\xbf")  # the mark that Excel looks for
     found = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     assert reader.all(".rows p") == ["First 10 of 13 rows"]
-    assert "mine; <b>yours</b>" in reader.one(".rows").text
-    assert "without a text, and so without an answer: 1" in reader.one(".note").text
+    assert "mine; <b>yours</b>" in reader.text(".rows")
+    assert "without a text, and so without an answer: 1" in reader.text(".note")
     pd.testing.assert_frame_equal(found[list(source)], source, check_dtype=False)
     added = [name for name in found if name not in source]
     assert added == ["label_predicted", "score", *trained.names]  # its own label stays as it was

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 
 import pandas as pd
 import pytest
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 from typer.testing import CliRunner
 
 from cookbook import cli, inference, review, review_page, tables
+from tests import browsing
 
 
 @pytest.fixture
@@ -236,15 +237,23 @@ class Desk:
         self.until(lambda _: self.row())
 
     def until(self, condition):
-        return WebDriverWait(self.browser, 30, poll_frequency=0.01).until(condition)
+        return browsing.until(self.browser, condition)
+
+    def click(self, css, at=0):
+        browsing.click(self.browser, By.CSS_SELECTOR, css, at)
 
     def row(self):
-        found = self.browser.find_elements(By.CSS_SELECTOR, "#row blockquote, #row h2")
-        return found[0].text if found else ""
+        return self.all("#row blockquote, #row h2")[0]
+
+    def all(self, css):
+        found = browsing.until(
+            self.browser, lambda b: ([e.text for e in b.find_elements(By.CSS_SELECTOR, css)],)
+        )
+        return found[0]
 
     def press(self, key):
-        before = self.row()
-        self.browser.switch_to.active_element.send_keys(key)
+        before = self.until(lambda _: self.row())
+        ActionChains(self.browser).send_keys(key).perform()
         return self.until(lambda _: self.row() != before and self.row())
 
 
@@ -283,7 +292,7 @@ def test_a_person_decides_with_keys_and_every_decision_is_on_disk(titles, tmp_pa
         # It keeps up with a person: 20 titles a minute leave three seconds each.
         assert sorted(took)[10] < 3
         assert opened.pace > 20
-        assert "a minute" in browser.find_element(By.ID, "pace").text
+        desk.until(lambda b: "a minute" in b.find_element(By.ID, "pace").text)
 
 
 def test_a_person_takes_keywords_off_and_clicks_words_to_add_them(tmp_path, browser):
@@ -293,19 +302,20 @@ def test_a_person_takes_keywords_off_and_clicks_words_to_add_them(tmp_path, brow
         assert desk.row() == text
 
         def chips():
-            return [chip.text for chip in browser.find_elements(By.CSS_SELECTOR, "#chips .token")]
+            return desk.all("#chips .token")
 
-        remove = desk.until(lambda b: b.find_elements(By.CSS_SELECTOR, ".token-remove"))
-        remove[1].click()
+        desk.until(lambda _: chips() == ["Heroku", "week"])
+        desk.click("#chips .token-remove", 1)
+        desk.until(lambda _: chips() == ["Heroku"])
         for word in ("Raspberry", "Pi"):
             path = f"//*[@id='row']//*[normalize-space(text())='{word}']"
-            desk.until(lambda b, path=path: b.find_elements(By.XPATH, path))[0].click()
+            browsing.click(browser, By.XPATH, path)
             desk.until(lambda _, word=word: any(word in chip for chip in chips()))
 
         desk.until(lambda _: chips() == ["Heroku", "Raspberry Pi"])
-        browser.find_element(By.ID, "key-Enter").click()
+        desk.click("#key-Enter")
         desk.until(lambda _: desk.row() == "Rust")
-        browser.find_element(By.ID, "key-Enter").click()
+        desk.click("#key-Enter")
         desk.until(lambda _: "Nothing is left" in desk.row())
     assert review.decisions(tmp_path / "k.csv")["value"].tolist() == [
         "Heroku, Raspberry Pi",
@@ -319,10 +329,8 @@ def test_a_label_beyond_the_ninth_is_chosen_from_a_list(tmp_path, browser):
     with on_the_page(queue, tmp_path / "a.csv", browser, names=names) as (desk, _):
         for before, after in (("A", "B"), ("B", "C")):
             desk.until(lambda _, before=before: desk.row() == before)
-            css = "input[aria-label='Another label']"
-            field = desk.until(lambda b, css=css: b.find_element(By.CSS_SELECTOR, css))
-            field.click()
-            field.send_keys("label 11", Keys.ENTER)
+            desk.click("input[aria-label='Another label']")
+            ActionChains(browser).send_keys("label 11", Keys.ENTER).perform()
             desk.until(lambda _, after=after: desk.row() == after)
     assert review.decisions(tmp_path / "a.csv")["value"].tolist() == ["label 11"] * 2
 
