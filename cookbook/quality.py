@@ -149,6 +149,7 @@ def check(
     for row in giveaways.head(1).itertuples():
         summary += f"\nStrongest surface feature: {row.feature}, balanced accuracy "
         summary += f"{row.score:.2f} (chance 0.50)"
+    summary += _way(duplicates)
     return Report(
         *(len(every), summary, *_findings(found), duplicates),
         balance=balance,
@@ -226,7 +227,7 @@ def check_keywords(
     per_text = len(likeness) / max(len(every), 1)
     literal = float(np.mean(np.array(likeness) == 100)) if likeness else 0.0
     summary = f"{len(every):,} texts, {per_text:.1f} keywords a text, {literal:.0%} of them stand "
-    summary += "in the text"
+    summary += f"in the text{_way(duplicates)}"
     return Report(
         *(len(every), summary, *_findings(found + copies), duplicates),
         per_text=per_text,
@@ -302,6 +303,13 @@ def _listed(counts: pd.Series) -> str:
     return f"{len(told)} labels, the commonest {', the rarest '.join(ends)}"
 
 
+def _way(duplicates: pd.DataFrame) -> str:
+    """Say where not every pair was compared."""
+    if duplicates.attrs["way"] == "every pair":
+        return ""
+    return "\nSo many texts are compared by MinHash: of a thousand near duplicates it may miss one"
+
+
 def _duplicates(
     every: pd.DataFrame, similarity: float, ignore_numbers: bool = False
 ) -> tuple[pd.DataFrame, list[Any]]:
@@ -311,6 +319,7 @@ def _duplicates(
     table = copies.join(firsts.add_prefix("of_")).assign(similarity=pairs["similarity"])
     table["kind"] = np.where(table["similarity"] == 100, "exact", "near")
     table["leaks"] = table["split"] != table["of_split"]
+    table.attrs |= pairs.attrs
     found = []
     for copy in table.itertuples():
         kind = "leak" if copy.leaks else f"{copy.kind} duplicate"

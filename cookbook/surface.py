@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 Form = tuple[str, str, tuple[str, ...]]
+# Two texts share one of 50 bands of four MinHashes with a probability of 1 - (1 - J^4)^50, where J
+# is the share of their runs of three characters that both have: 0.96 at one half, and a ratio of
+# 90 means 0.6 and more. Random titles have 0.03 of their runs in common.
+_BANDS, _BAND = 50, 4
+_ALIKE = 0.3  # share of equal hashes below which a pair isn't looked at
+_LEAST = 85  # similarity from which that holds
 
 # What a reader would call cheating: signs that say nothing of the content. Each maps a text, its
 # full-width signs narrowed, to a number; yes/no signs to 0 or 1.
@@ -186,7 +192,10 @@ def _share(items: str | list[str], test: Callable[[str], bool]) -> float:
 
 
 def near_duplicates(
-    texts: pd.Series, similarity: float = 90, ignore_numbers: bool = False
+    texts: pd.Series,
+    similarity: float = 90,
+    ignore_numbers: bool = False,
+    exact_up_to: int = 20_000,
 ) -> pd.DataFrame:
     """Find texts that repeat an earlier one, to the letter or nearly.
 
@@ -195,44 +204,115 @@ def near_duplicates(
     whom; sorted, so that another word weighs more. Texts that differ in a number tell different
     things ('wins 3-1', 'version 14') and aren't duplicates unless told so.
 
+    Of many texts not every pair is compared, but those alike by MinHash (Broder 1997) on runs of
+    three characters: of 30,000 titles with planted copies that finds 99.9% of the pairs.
+
     Args:
         texts: The texts.
         similarity: From 0 to 100, the ratio from which two texts count as the same.
         ignore_numbers: Whether to leave numbers out of the comparison.
+        exact_up_to: Texts up to which every pair is compared. Below a similarity of 85 it always
+            is: MinHash would miss too many.
 
     Returns:
         One row per repeated text: `row` (its position), `of` (the position of the first text of its
-        group) and `similarity` to the closest earlier one (0 to 100).
+        group) and `similarity` to the closest earlier one (0 to 100). Its `attrs["way"]` is 'every
+        pair' or 'MinHash'.
 
     Example:
         >>> near_duplicates(pd.Series(["The sun rises", "Tea", "the sun rises!"])).values.tolist()
         [[2.0, 0.0, 100.0]]
     """
-    forms = [_comparable(text, ignore_numbers) for text in texts]
-    order = sorted(range(len(forms)), key=lambda i: len(forms[i][0]))
-    keys = [forms[i][0] for i in order]
-    lengths = np.array(list(map(len, keys)), dtype=int)
-    # ratio = 200 * common / (a + b) can't reach `similarity` unless the longer text is at most
-    # this many times as long as the shorter.
-    stretch = 200 / max(similarity, 1) - 1
-    ends = lengths.searchsorted(lengths * stretch + 1e-9, side="right")
+    places: dict[Form, int] = {}  # of the first of its form
     found = []
+    for row, text in enumerate(texts):
+        form = _comparable(text, ignore_numbers)
+        first_row = places.setdefault(form, row)
+        if form[0] and first_row < row:
+            found.append((first_row, row, 100.0))
+    forms = sorted((form for form in places if form[0]), key=lambda form: len(form[0]))
+    way = "every pair" if len(forms) <= exact_up_to or similarity < _LEAST else "MinHash"
+    pairs = _every_pair if way == "every pair" else _alike_by_minhash
+    for i, j, score in pairs(forms, similarity):
+        if _repeats(forms[i], forms[j], similarity):
+            found.append((*sorted((places[forms[i]], places[forms[j]])), score))
+    first = list(range(len(texts)))
+    best: dict[int, float] = {}
+    for a, b, score in sorted(found):
+        first[b] = min(first[b], first[a])
+        best[b] = max(best.get(b, 0.0), score)
+    rows = [(row, first[row], best[row]) for row in sorted(best)]
+    table = pd.DataFrame(rows, columns=["row", "of", "similarity"]).astype({"row": int, "of": int})
+    table.attrs["way"] = way
+    return table
+
+
+def _every_pair(forms: list[Form], similarity: float) -> Iterator[tuple[int, int, float]]:
+    """Yield the pairs that are alike in order; the forms come by length."""
+    keys = [form[0] for form in forms]
+    lengths = np.array(list(map(len, keys)), dtype=int)
+    ends = lengths.searchsorted(_longest(lengths, similarity), side="right")
     step = 256
     for start in tqdm(range(0, len(keys), step), desc="Near duplicates", leave=False, delay=1):
         part = keys[start : start + step]
         later = keys[start : ends[start + len(part) - 1]]
         scores = process.cdist(part, later, scorer=fuzz.ratio, score_cutoff=similarity, workers=-1)
         for i, j in np.argwhere(scores).tolist():
-            a, b = sorted((order[start + i], order[start + j]))
-            if i < j and _repeats(forms[a], forms[b], similarity):
-                found.append((a, b, scores[i, j]))
-    first = list(range(len(forms)))
-    best: dict[int, float] = {}
-    for a, b, score in sorted(found):
-        first[b] = min(first[b], first[a])
-        best[b] = max(best.get(b, 0.0), score)
-    table = [(row, first[row], best[row]) for row in sorted(best)]
-    return pd.DataFrame(table, columns=["row", "of", "similarity"]).astype({"row": int, "of": int})
+            if i < j:
+                yield start + i, start + j, float(scores[i, j])
+
+
+def _alike_by_minhash(forms: list[Form], similarity: float) -> Iterator[tuple[int, int, float]]:
+    """Yield, once or more, the pairs alike in order that share a band of their signatures."""
+    keys = [form[0] for form in forms]
+    lengths = np.array(list(map(len, keys)), dtype=int)
+    longest = _longest(lengths, similarity)
+    # Only texts with the same numbers can be the same.
+    numbers = pd.factorize(pd.Series([" ".join(form[2]) for form in forms]))[0]
+    signatures = _signatures(keys)
+    bands = range(0, signatures.shape[1], _BAND)
+    for band in tqdm(bands, desc="Near duplicates", leave=False, delay=1):
+        columns = [numbers.astype(np.uint32), *signatures[:, band : band + _BAND].T]
+        order = np.lexsort(columns)
+        changes = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
+        ends = np.append(np.flatnonzero(changes) + 1, len(order))  # of each bucket
+        end = np.repeat(ends, np.diff(ends, prepend=0))
+        at, distance = np.arange(len(order)), 1
+        while len(at := at[at + distance < end[at]]):
+            i, j = np.sort([order[at], order[at + distance]], axis=0)
+            distance += 1
+            near = lengths[j] <= longest[i]
+            near[near] = (signatures[i[near]] == signatures[j[near]]).mean(axis=1) >= _ALIKE
+            i, j = i[near].tolist(), j[near].tolist()
+            ours, theirs = ([keys[n] for n in side] for side in (i, j))
+            scores = process.cpdist(
+                ours, theirs, scorer=fuzz.ratio, score_cutoff=similarity, workers=-1
+            )
+            for place in np.flatnonzero(scores).tolist():
+                yield i[place], j[place], float(scores[place])
+
+
+def _signatures(keys: list[str]) -> np.ndarray:
+    """Return the MinHash signatures of shape (texts, bands x rows), of runs of three characters."""
+    from rensa import RMinHash
+
+    step, found = 8192, np.empty((len(keys), _BANDS * _BAND), np.uint32)
+    for start in tqdm(range(0, len(keys), step), desc="Signatures", leave=False, delay=1):
+        runs = []
+        for key in keys[start : start + step]:
+            codes = np.frombuffer(f" {key} ".encode("utf-32-le"), np.uint32).astype(np.uint64)
+            runs.append(codes[:-2] << np.uint64(42) | codes[1:-1] << np.uint64(21) | codes[2:])
+        offsets = np.cumsum([0, *map(len, runs)]).astype(np.uint64)
+        hashes = RMinHash.digest_matrix_from_flat_token_hashes(
+            np.concatenate(runs), offsets, num_perm=found.shape[1], seed=0
+        )
+        found[start : start + step] = hashes.to_rows()
+    return found
+
+
+def _longest(lengths: np.ndarray, similarity: float) -> np.ndarray:
+    """Return how long a text may be that is so similar: ratio = 200 * common / (a + b)."""
+    return lengths * (200 / max(similarity, 1) - 1) + 1e-9
 
 
 def first_duplicate(

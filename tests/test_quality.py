@@ -151,6 +151,46 @@ def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(frame):
     assert {j for _, j in alike} <= found <= {row for pair in alike for row in pair}
 
 
+def test_among_many_texts_minhash_finds_what_a_comparison_of_all_pairs_finds(frame):
+    rng = np.random.default_rng(0)
+
+    def edited(text):
+        parts = text.split()
+        place = rng.integers(len(parts))
+        kind = rng.integers(4)
+        if kind == 0:
+            parts[place] = "news"
+        elif kind == 1:
+            parts.insert(place, "the")
+        elif kind == 2:
+            parts[place] = parts[place][::-1]
+        else:
+            parts = [*parts[1:], parts[0]]
+        return " ".join(parts)
+
+    kept = frame["text"].head(2000)
+    texts = pd.concat([kept, kept.map(edited), kept.head(200).str.upper()])
+    texts = texts.sample(frac=1, random_state=0, ignore_index=True)
+    every = quality.near_duplicates(texts, exact_up_to=len(texts))
+    found = quality.near_duplicates(texts, exact_up_to=0)
+    assert (every.attrs["way"], found.attrs["way"]) == ("every pair", "MinHash")
+    assert len(every) > 1000
+    assert set(found["row"]) <= set(every["row"])
+    same = every.merge(found, on=["row", "of"])
+    assert len(same) >= 0.99 * len(every)
+    assert same["similarity_x"].tolist() == pytest.approx(same["similarity_y"])
+    assert quality.near_duplicates(texts.head(50), 80, exact_up_to=0).attrs["way"] == "every pair"
+
+
+def test_the_report_says_that_so_many_texts_were_compared_by_minhash():
+    texts = [f"{a} {b} {c}" for a in "abcdefghij" for b in range(40) for c in range(52)]
+    many = pd.DataFrame({"text": [*texts, texts[0].upper()], "keywords": "a"})
+    report = quality.check_keywords(many)
+    assert "compared by MinHash" in str(report)
+    assert report.duplicates["of_row"].tolist() == [0]
+    assert "MinHash" not in str(quality.check_keywords(many.head(100)))
+
+
 def test_rows_that_are_no_text_are_named():
     with pytest.raises(ValueError, match="Row 1 of 'all' is no text"):
         quality.check(pd.DataFrame({"text": ["a", 7], "label": ["x", "y"]}))
