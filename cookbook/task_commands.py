@@ -84,9 +84,9 @@ def make(
     """Make a measured model of a task: from a file of labels to a card, step by step.
 
     write (an LLM writes the texts or annotates yours, or yours are taken), check, train (a notebook
-    is run; its HTML is the report), teach (with unlabelled texts), measure, export (int8), card.
-    Each step is a command of its own too. It can be stopped at any time; the same command goes on
-    where it was, and what hasn't changed isn't done again.
+    is run; its HTML is the report), teach (with unlabelled texts), measure, trust (from which score
+    on it is sure), export (int8), card. Each step is a command of its own too. It can be stopped at
+    any time; the same command goes on where it was, and what hasn't changed isn't done again.
 
     Example:
         cookbook new help-desk.toml
@@ -112,6 +112,7 @@ def _step(name: str, told: str) -> None:
 _step("write", "Let an LLM write the texts of a task, or annotate yours: the first step of `make`.")
 _step("train", "Fine-tune the model of a task by running a notebook, whose HTML is the report.")
 _step("measure", "Measure the model of a task on its test split, and on what a person labelled.")
+_step("trust", "Calibrate the model of a task; promise what the texts by a person allow.")
 _step("card", "Lay out the model of a task with its card, to be pushed.")
 
 

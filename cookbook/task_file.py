@@ -74,6 +74,7 @@ class Task(_Strict):
     several: bool = False
     unlabelled: Path | None = None
     measured: Path | None = None
+    sure: float = Field(0.98, gt=0, lt=1)
     topics: Path | None = None
     base_model: str = ""
     epochs: float = Field(2, gt=0)

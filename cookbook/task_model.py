@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -16,8 +17,9 @@ import pandas as pd
 
 from cookbook import data, extra, hub, inference, metrics, multilabel, offline, tables
 from cookbook import export as exports
+from cookbook import trust as trusts
 from cookbook.lessons import choose_thresholds, teach_files
-from cookbook.models import digest
+from cookbook.models import configure, digest
 from cookbook.opinions import NothingToLearn
 from cookbook.task_file import Task
 from cookbook.task_texts import Work, digest_of, usable
@@ -227,9 +229,58 @@ def _known(task: Task, path: Path, names: Sequence[str]) -> pd.DataFrame:
     return rows[["text", task.column]].reset_index(drop=True)
 
 
+def trust(task: Task) -> Work:
+    """Make probabilities hold; promise what the texts that a person labelled allow."""
+    model, out = _final(task), _kept(task)
+
+    def work() -> str:
+        half = out.with_name("model.half")
+        shutil.rmtree(half, ignore_errors=True)
+        shutil.copytree(model, half)
+        told = [] if task.fields else [_calibrated(task, half)]
+        if task.measured:
+            about, rows = f"texts of {task.measured.name}", _by_hand(task, half)
+            found = trusts.measure(half, *rows, task.sure, data=about, fit=False)
+            if found.sure.threshold is not None:
+                trusts.keep(half, found)
+            told.append(str(found))
+        else:
+            told.append("no promise without texts that a person labelled: measured")
+        shutil.rmtree(out, ignore_errors=True)
+        half.rename(out)
+        return f"{out}: {'; '.join(told)}"
+
+    shaped_by = [_of_model(model), digest_of(task.folder / "checked.csv")]
+    return [*shaped_by, digest_of(task.measured), task.sure], out, work
+
+
+def _kept(task: Task) -> Path:
+    return task.folder / "model"
+
+
+def _calibrated(task: Task, model: Path) -> str:
+    """Fit a temperature on the validation split, where enough is wrong for one."""
+    rows = _splits(task, inference.load(model).names)["validation"].to_pandas()
+    with warnings.catch_warnings():  # said below
+        warnings.simplefilter("ignore")
+        found = trusts.measure(model, rows["text"], rows["label"])
+    fitted: Any = found.calibration
+    if fitted.by_chance:
+        return f"{fitted.wrong} of {fitted.rows} validation texts are wrong: no temperature"
+    about = found.settings.items()  # a promise would be about synthetic texts
+    configure(model, **{name: value for name, value in about if not name.startswith("sure_")})
+    return str(fitted)
+
+
+def _by_hand(task: Task, model: Path) -> tuple[list[str], list[Any]]:
+    """Return the texts that a person labelled, and their labels or keywords."""
+    rows = _known(task, Path(str(task.measured)), inference.load(model).names)
+    return rows["text"].tolist(), rows[task.column].tolist()
+
+
 def export(task: Task) -> Work:
-    """Export to int8, where thresholds are chosen anew; say how many answers that changes."""
-    model, out = _final(task), task.folder / "int8"
+    """Export to int8, where thresholds and promises are measured anew; say what that changes."""
+    model, out = _kept(task), task.folder / "int8"
 
     def work() -> str:
         exports.export_onnx(model, out)
@@ -240,9 +291,12 @@ def export(task: Task) -> Work:
         answer = inference.extract_keywords if task.fields else _labels
         both = [answer(texts, each) for each in (model, out)]
         other = sum(first != second for first, second in zip(*both, strict=True))
-        return f"{out}: in int8, {other} of {len(texts)} answers differ"
+        told = [f"{out}: in int8, {other} of {len(texts)} answers differ"]
+        if task.measured and inference.load(out).config.get("sure_from") is not None:
+            told.append(str(trusts.check_export(out, *_by_hand(task, out))))
+        return "; ".join(told)
 
-    return _of_model(model), out, work
+    return [_of_model(model), digest_of(task.measured)], out, work
 
 
 def _labels(texts: pd.Series, model: Path) -> list[Any]:
@@ -251,7 +305,7 @@ def _labels(texts: pd.Series, model: Path) -> list[Any]:
 
 def card(task: Task) -> Work:
     """Lay out the model with its card, to be pushed."""
-    model = _final(task)
+    model = _kept(task)
     writer = task.llm.model if task.llm and (task.fields or not task.texts) else ""
     did = "annotated" if task.fields else "written"
 

@@ -24,6 +24,7 @@ _WORK = {
     "train": task_model.train,
     "teach": task_model.teach,
     "measure": task_model.measure,
+    "trust": task_model.trust,
     "export": task_model.export,
     "card": task_model.card,
 }
@@ -46,9 +47,9 @@ def make(path: str | Path, only: Sequence[str] = STEPS) -> Made:
     """Make a measured model of a task, step by step, and say where everything lies.
 
     The steps: `write` texts with the LLM (or take yours, or let it annotate them), `check` them,
-    `train` by running a notebook, `teach` with unlabelled texts, `measure`, `export` to int8, and
-    lay out a `card`. What hasn't changed isn't done again. Killed at any moment, the same call goes
-    on where it was.
+    `train` by running a notebook, `teach` with unlabelled texts, `measure`, see how far to `trust`
+    it, `export` to int8, and lay out a `card`. What hasn't changed isn't done again. Killed at any
+    moment, the same call goes on where it was.
 
     Args:
         path: A file as for `read_task`; a folder of the task's name is made beside it.

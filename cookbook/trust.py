@@ -48,6 +48,8 @@ class Calibration:
         temperature: What the logits behind the probabilities are to be divided by: above 1 the
             model is less sure than before.
         rows: Texts that it was fitted on.
+        wrong: Of these, those that the model has wrong: with fewer than ten the temperature is
+            mostly chance.
         error_before: Expected calibration error; see `metrics.expected_calibration_error`.
         error_after: The same with the temperature, on the same texts: on others a little more.
         loss_before: Log-loss per text.
@@ -56,10 +58,16 @@ class Calibration:
 
     temperature: float
     rows: int
+    wrong: int
     error_before: float
     error_after: float
     loss_before: float
     loss_after: float
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether too few answers were wrong for a temperature that is more than chance."""
+        return self.wrong < _FEW
 
     def __str__(self) -> str:
         return (
@@ -96,9 +104,6 @@ def calibrate(references: Sequence[Any], scores: Any, names: Sequence[str]) -> C
     true, scores, several = _given(references, scores, names)
     right = (scores >= 0.5) == true if several else _first(scores) & (true == 1)
     wrong = int((~right).any(axis=1).sum() if several else (~right.any(axis=1)).sum())
-    if wrong < _FEW:
-        told = f"Only {wrong} of {len(true)} answers are wrong: a temperature from them is chance."
-        warnings.warn(f"{told} Take more texts.", stacklevel=2)
 
     def loss(power: float) -> float:
         return _loss(true, cooled(scores, math.exp(power), several), several)
@@ -107,7 +112,11 @@ def calibrate(references: Sequence[Any], scores: Any, names: Sequence[str]) -> C
     best = minimize_scalar(loss, bounds=(-3, 3), method="bounded").x if wrong else 0.0
     after = cooled(scores, math.exp(best), several)
     before, then = (_error(true, each, several) for each in (scores, after))
-    return Calibration(math.exp(best), len(true), before, then, loss(0.0), loss(best))
+    found = Calibration(math.exp(best), len(true), wrong, before, then, loss(0.0), loss(best))
+    if found.by_chance:
+        told = f"Only {wrong} of {len(true)} answers are wrong: a temperature from them is chance."
+        warnings.warn(f"{told} Take more texts.", stacklevel=2)
+    return found
 
 
 def cooled(scores: Any, temperature: float, several: bool = False) -> np.ndarray:

@@ -238,6 +238,7 @@ def made(tmp_path_factory):
         rows = [(json.loads(message(ask(a, s), 0))["message"], a) for a, s in new(100, 15)]
         pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "hand.csv", index=False)
         more = 'kind = "message"\nunlabelled = "inbox.csv"\nmeasured = "hand.csv"'
+        more += "\nsure = 0.8"
         path = task_file(folder, server.url, TASK.replace('kind = "message"', more))
         done = tasks.make(path)
         yield path, done, server
@@ -262,13 +263,17 @@ def test_a_task_becomes_a_measured_model(made):
     assert "mistakes_real.csv first" in done.done["measure"]
     assert len(tables.read(folder / "texts.csv")) == 120
     said = ["Please send the invoice for May", "The broken screen flickers again"]
-    for model in ("trained/model", "int8"):
+    for model in ("trained/model", "model", "int8"):
         answers = inference.classify(said, folder / model)
         assert set(answers["label"]) <= {"billing", "technical"}
+        assert ("sure" in answers) == (model != "trained/model")
+    assert "30 rows promise 80.0% at 95% confidence" in done.done["trust"]
+    assert "as before: sure from" in done.done["export"]
     assert "<html" in (folder / "trained" / "hub_dataset.html").read_text()
     card = (folder / "to_push" / "README.md").read_text()
     assert "Texts written by phi3." in card
     assert f"{figures['test']['accuracy']:.3f}" in card
+    assert "texts of hand.csv" in card
     assert (folder / "taught" / "best.json").is_file()
     assert str(folder) in str(done)
 
@@ -391,6 +396,7 @@ def test_keywords_become_a_model_that_marks_them(tmp_path):
     assert inference.load(folder / "int8").kind == "marker"
     assert isinstance(inference.extract_keywords(said, folder / "int8")[0], list)
     assert "keyword_threshold" in json.loads((folder / "int8" / "config.json").read_text())
+    assert "no promise of 98.0%" in done.done["trust"]
     assert "Texts annotated by phi3." in (folder / "to_push" / "README.md").read_text()
     assert "challenge" not in (folder / "trained" / "metrics.json").read_text()
 
