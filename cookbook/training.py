@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 # What makes a run another run; everything else may change between a kill and its resumption.
 _IDENTITY = re.compile(
     "seed|data_seed|num_train_epochs|max_steps|learning_rate|lr_scheduler_type|warmup_steps|optim|"
-    "weight_decay|label_smoothing_factor|per_device_train_batch_size|gradient_accumulation_steps|"
-    "train_sampling_strategy|bf16|fp16"
+    "weight_decay|label_smoothing_factor|train_sampling_strategy|bf16|fp16"
 )
 
 
@@ -210,9 +209,12 @@ def last_checkpoint(trainer: Trainer) -> str | None:
 
     To be passed on: `trainer.train(resume_from_checkpoint=last_checkpoint(trainer))`. A run is
     known by its base model's weights and which of them are trained, its label names, its settings,
-    and the tokens and labels of both splits. Checkpoints of another run are moved aside and kept.
+    and the tokens and labels of both splits, on however many devices. Checkpoints of another run
+    are moved aside and kept.
     """
-    return _newest(Path(str(trainer.args.output_dir)), _identity(trainer))
+    run = _identity(trainer)
+    with trainer.args.main_process_first(local=False):
+        return _newest(Path(str(trainer.args.output_dir)), run)
 
 
 def _newest(folder: Path, run: dict[str, Any]) -> str | None:
@@ -252,31 +254,39 @@ def train_once(trainer: Trainer, folder: str | Path) -> Path:
     if folder.resolve() == checkpoints.resolve():
         raise ValueError(f"{folder} is the folder of the checkpoints: save the model elsewhere.")
     marker = folder.with_name(f"{folder.name}.run.json")
-    if not (_is_of(marker, run) and folder.is_dir()):
-        trainer.train(resume_from_checkpoint=_newest(checkpoints, run))
-        marker.unlink(missing_ok=True)  # what the folder holds is nobody's until it is whole
-        if folder.exists():
-            _put_aside(folder, "another model")
-        trainer.save_model(str(folder))
-        _mark(marker, run)
-    for checkpoint in checkpoints.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-    (checkpoints / "run.json").unlink(missing_ok=True)
-    with suppress(OSError):  # something else lies there
-        checkpoints.rmdir()
+    with trainer.args.main_process_first(local=False):
+        done = _is_of(marker, run) and folder.is_dir()
+        newest = None if done else _newest(checkpoints, run)
+    if not done:
+        trainer.train(resume_from_checkpoint=newest)
+    with trainer.args.main_process_first(local=False):  # the others find it there
+        if trainer.args.process_index == 0:
+            if not done:
+                marker.unlink(missing_ok=True)  # what the folder holds is nobody's until it's whole
+                if folder.exists():
+                    _put_aside(folder, "another model")
+                trainer.save_model(str(folder))
+                _mark(marker, run)
+            for checkpoint in checkpoints.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+            (checkpoints / "run.json").unlink(missing_ok=True)
+            with suppress(OSError):  # something else lies there
+                checkpoints.rmdir()
     return folder
 
 
 def _identity(trainer: Trainer) -> dict[str, Any]:
     """Return all that makes a run what it is."""
-    model, loss = cast("Any", trainer.model), trainer.compute_loss_func
+    model, loss, args = cast("Any", trainer.model), trainer.compute_loss_func, trainer.args
     return {
         **({"loss": _loss(loss)} if loss else {}),
         "model": [model.name_or_path, getattr(model.config, "_commit_hash", None)],
         # Of the files, for the weights of a new head vary where no seed was set.
         "weights": [_digest(path.read_bytes()) for path in _weights(model.name_or_path)],
         "labels": list(map(str, model.config.id2label.values())),
-        "settings": {n: str(v) for n, v in vars(trainer.args).items() if _IDENTITY.fullmatch(n)},
+        "settings": {n: str(v) for n, v in vars(args).items() if _IDENTITY.fullmatch(n)},
+        # Over all devices: the same run may go on with more of them, or fewer.
+        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "trained": sorted(n for n, p in model.named_parameters() if p.requires_grad),
         "data": _fingerprint(trainer.train_dataset),
         "validation": _fingerprint(trainer.eval_dataset),
@@ -351,7 +361,8 @@ def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Iterable[int]) 
 
 
 def _defaults(batch_size: int, per_device_batch_size: int | None, metric: str) -> dict[str, Any]:
-    devices = max(1, torch.cuda.device_count())  # the Trainer uses every GPU that it sees
+    # A process each under `accelerate launch`; else the Trainer uses every GPU that it sees.
+    devices = int(os.environ.get("WORLD_SIZE", 0)) or max(1, torch.cuda.device_count())
     per_device = per_device_batch_size or max(1, batch_size // devices)
     if batch_size % (per_device * devices):
         raise ValueError(

@@ -1,9 +1,11 @@
 """Train a classifier without a notebook, and export it for service.py.
 
     python deploy/train.py titles.csv out/titles --base albert/albert-base-v2
+    accelerate launch --num_processes 2 deploy/train.py titles.csv out/titles
 
 The table holds the columns text and label. In the folder lie afterwards `model`, `metrics.json` and
-`exported`. It is the notebook clickbait/2_fine_tune_albert in short; a run that was killed goes on.
+`exported`. It is the notebook clickbait/2_fine_tune_albert in short; a run that was killed goes on,
+with another number of processes too. The steps are of as many texts, whatever that number.
 """
 
 # ruff: noqa: T201
@@ -32,20 +34,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
-    splits = data.load_splits(options.table, seed=options.seed)
-    print(quality.check(splits))
-    texts, truth = splits["test"]["text"][:], splits["test"]["label"][:]
-    splits = labels.encode_labels(splits)
-    names = splits["train"].features["label"].names
-    tokenizer = AutoTokenizer.from_pretrained(options.base)
-    splits = features.tokenize(splits, tokenizer)
-    set_seed(options.seed)
     args = training.training_arguments(
         options.folder / "checkpoints",
         num_train_epochs=options.epochs,
         learning_rate=options.learning_rate,
         seed=options.seed,
     )
+    alone = args.process_index == 0  # one process speaks for all
+    splits = data.load_splits(options.table, seed=options.seed)
+    if alone:
+        print(quality.check(splits))
+    texts, truth = splits["test"]["text"][:], splits["test"]["label"][:]
+    splits = labels.encode_labels(splits)
+    names = splits["train"].features["label"].names
+    tokenizer = AutoTokenizer.from_pretrained(options.base)
+    splits = features.tokenize(splits, tokenizer)
+    set_seed(options.seed)
     # A GPU computes fastest in multiples of 8, and meets few shapes so; a CPU only gets more to do.
     multiple = None if args.use_cpu else 8
     trainer = Trainer(
@@ -61,6 +65,8 @@ def main() -> None:
     )
     trained = trainer.train(resume_from_checkpoint=training.last_checkpoint(trainer))
     trainer.save_model(str(options.folder / "model"))
+    if not alone:
+        return
     exported = export.export_onnx(options.folder / "model", options.folder / "exported")
     answers = inference.classify(texts, exported)["label"].tolist()
     scores = metrics.classification_metrics(truth, answers, names)

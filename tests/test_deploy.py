@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -12,9 +13,10 @@ import venv
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cookbook import inference, metrics
+from cookbook import data, inference, metrics
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 TEXTS = [
@@ -154,3 +156,56 @@ def test_the_script_trains_exports_and_measures(few_titles, minilm, tmp_path):
     assert f"accuracy {measured['test']['accuracy']:.3f}" in said
     assert measured["rows"]["train"] > measured["rows"]["test"] > 0
     assert inference.load(folder / "exported").names == ["clickbait", "factual"]
+
+
+def steps_of(folder):
+    """What the Trainer has logged, and the loss on the validation split after each epoch."""
+    newest = max(folder.glob("checkpoints/checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    state = json.loads((newest / "trainer_state.json").read_text())
+    return state, [each["eval_loss"] for each in state["log_history"] if "eval_loss" in each]
+
+
+def test_two_processes_train_as_one_does_and_one_goes_on_where_two_were_killed(
+    few_titles, minilm, tmp_path
+):
+    base = shutil.copytree(minilm, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    few_titles.groupby("label").head(100).to_csv(tmp_path / "titles.csv", index=False)
+    options = ["--base", base, "--epochs", "3", "--learning-rate", "1e-3"]
+    env = {**os.environ, "PYTHONPATH": str(DEPLOY.parent), "OMP_NUM_THREADS": "1"}
+    env.pop("WORLD_SIZE", None)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0"]
+
+    def run(start, folder):
+        what = [DEPLOY / "train.py", tmp_path / "titles.csv", tmp_path / folder, *options]
+        return subprocess.Popen(
+            [*start, *what], env=env, text=True, stdout=subprocess.PIPE, start_new_session=True
+        )
+
+    one, _ = run([sys.executable], "one").communicate()
+    two, _ = run(launch, "two").communicate()
+    assert one.count("Strongest surface feature") == two.count("Strongest surface feature") == 1
+    (alone, losses), (together, both) = steps_of(tmp_path / "one"), steps_of(tmp_path / "two")
+    assert alone["global_step"] == together["global_step"]  # steps of as many texts
+    assert both == pytest.approx(losses, abs=0.06)
+    # Every row of the validation split counts once, the last batch too.
+    model = inference.load(tmp_path / "two" / "model")
+    rows = data.load_splits(str(tmp_path / "titles.csv"), seed=0)["validation"]
+    found = inference.classify(rows["text"], model)["label"].to_numpy()
+    shares = [e["eval_accuracy"] for e in together["log_history"] if "eval_accuracy" in e]
+    assert max(shares) == pytest.approx((found == np.array(rows["label"][:])).mean())
+
+    killed = run(launch, "killed")
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+        assert killed.poll() is None
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    said, _ = run([sys.executable], "killed").communicate()
+    assert "Going on from" in said
+    state, again = steps_of(tmp_path / "killed")
+    assert state["global_step"] == alone["global_step"]
+    assert again == pytest.approx(losses, abs=0.06)
