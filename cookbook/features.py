@@ -68,6 +68,10 @@ def tokenize(
     Padding is the collator's work, batch by batch. Columns that the Trainer would take for inputs
     get another name, with a warning; texts that are cut are counted in one.
 
+    A split that is streamed (`load_dataset(…, streaming=True)`, for more rows than memory holds) is
+    done as it is read: the warning then is about the first thousand rows with such texts, and the
+    Trainer needs `max_steps` and `train_sampling_strategy="random"`.
+
     Args:
         splits: Splits with a column of texts.
         tokenizer: The model's tokenizer.
@@ -78,7 +82,26 @@ def tokenize(
     Raises:
         ValueError: A text is no string; names split and row.
     """
+    from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+
     limit = max_length or usable_length(tokenizer, config)
+    if any(isinstance(part, IterableDataset) for part in splits.values()):
+        told: list[Any] = []
+
+        def add(batch: dict[str, Any], rows: list[int], split: str) -> dict[str, Any]:
+            few = DatasetDict({f"{split}[{rows[0]}:]": Dataset.from_dict(batch)})
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                done = tokenize(few, tokenizer, text, limit).popitem()[1].to_dict()
+            if said and not told:  # once, or a long stream says it a thousand times
+                told.extend(said)
+                warnings.warn(str(said[0].message), stacklevel=2)
+            return done
+
+        about: Any = {"batched": True, "with_indices": True}
+        return IterableDatasetDict(
+            {n: part.map(add, **about, fn_kwargs={"split": n}) for n, part in splits.items()}
+        )
     made = {}
     for name, part in splits.items():  # no comprehension: warnings count the calls between
         made[name] = _inputs(part, name, tokenizer, text, limit)

@@ -32,7 +32,8 @@ def encode_labels(
     Args:
         splits: Splits with at least `train`.
         label: Column with names, numbers, or class ids that have names already.
-        names: Names in the order of their ids, to keep those of an earlier model.
+        names: Names in the order of their ids, to keep those of an earlier model. Streamed splits
+            need them, since nobody has read their rows yet, and may have one label a text.
 
     Returns:
         The splits, with the column `label`, as the Trainer wants it, as a `datasets.ClassLabel`. Of
@@ -48,8 +49,10 @@ def encode_labels(
         >>> encode_labels(splits)["train"]["label"][:]
         [0, 1]
     """
-    from datasets import ClassLabel, DatasetDict, List, Value
+    from datasets import ClassLabel, DatasetDict, IterableDataset, List, Value
 
+    if isinstance(splits["train"], IterableDataset):
+        return _encode_streams(splits, label, names)
     if label == "label" and "label_names" in splits["train"].features:  # they are encoded already
         label = "label_names"
     feature = splits["train"].features[label]
@@ -89,6 +92,33 @@ def encode_labels(
         column = pa.array(columns[split].map({n: i for i, n in enumerate(ids.names)}), pa.int64())
         encoded[split] = others.add_column("label", column, feature=ids)
     return encoded
+
+
+def _encode_streams(splits: Any, label: str, names: Sequence[str] | None) -> Any:
+    from datasets import ClassLabel, Features, IterableDatasetDict
+
+    if names is None:
+        raise ValueError("The rows of a stream aren't read yet: give the names of the labels.")
+    ids = ClassLabel(names=label_names(names).tolist())
+    refuse_reserved(ids.names)
+
+    def encode(batch: dict[str, Any], rows: list[int], split: str) -> dict[str, Any]:
+        given = label_names(batch.pop(label))
+        unseen = given[~given.isin(ids.names)]
+        if len(unseen):
+            first = rows[unseen.index[0]]
+            raise ValueError(f"Row {first} of split {split!r}: {unseen.iloc[0]!r} isn't in names.")
+        return {**batch, "label": given.map(ids.str2int).tolist()}
+
+    encoded = {}
+    for split, part in splits.items():
+        kept = {name: kind for name, kind in part.features.items() if name != label}
+        about: Any = {"features": Features({**kept, "label": ids}), "fn_kwargs": {"split": split}}
+        drop = [label] if label != "label" else None
+        encoded[split] = part.map(
+            encode, batched=True, with_indices=True, remove_columns=drop, **about
+        )
+    return IterableDatasetDict(encoded)
 
 
 def refuse_reserved(names: Iterable[str], several: bool = False) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_dataset
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
@@ -27,7 +28,7 @@ from transformers import (
     set_seed,
 )
 
-from cookbook import data, features, training
+from cookbook import data, features, inference, labels, training
 from tests import small
 from tests.small import SHIPPED
 
@@ -366,3 +367,43 @@ def test_the_run_is_described_with_model_device_precision_and_versions():
     lines = training.describe_run("some/model").splitlines()
     assert [line.split()[0] for line in lines] == ["model", "device", "precision", "versions"]
     assert f"torch {torch.__version__}" in lines[3]
+
+
+def test_a_table_larger_than_memory_is_streamed_through_to_the_trainer(minilm, titles, tmp_path):
+    rows = titles[["text", "label"]].sample(frac=1, random_state=0, ignore_index=True)
+    rows.loc[2100, "text"] = "word " * 600
+    for part in range(3):
+        rows.iloc[800 * part : 800 * part + 800].to_parquet(tmp_path / f"train-{part}.parquet")
+    files = {"train": str(tmp_path / "train-*.parquet")}
+    splits = load_dataset("parquet", data_files=files, streaming=True)
+    with pytest.raises(ValueError, match="give the names"):
+        labels.encode_labels(splits)
+    wrong = labels.encode_labels(splits, names=["bait", "factual"])
+    with pytest.raises(ValueError, match=r"Row \d of split 'train': 'clickbait' isn't in"):
+        list(wrong["train"].filter(lambda row: True))
+    names = ["clickbait", "factual"]
+    encoded = labels.encode_labels(splits, names=names)
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    tokens = features.tokenize(encoded, tokenizer)
+    with pytest.warns(UserWarning, match=r"1 of \d+ texts in split 'train\[\d+:\]' are longer"):
+        assert max(row["length"] for row in tokens["train"]) == 512
+    set_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        minilm, dtype="float32", **labels.label_maps(encoded)
+    )
+    model.base_model.requires_grad_(False)
+    model.base_model.encoder.layer[-1].requires_grad_(True)
+    steps = {"max_steps": 20, "train_sampling_strategy": "random", "eval_strategy": "no"}
+    steps |= {"save_strategy": "no", "load_best_model_at_end": False, "learning_rate": 1e-3}
+    trainer = Trainer(
+        model,
+        training.training_arguments(tmp_path / "out", **steps),
+        train_dataset=tokens["train"],
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+    )
+    trainer.train()
+    trainer.save_model(str(tmp_path / "model"))
+    held = rows.iloc[2400:2600]
+    found = inference.classify(held["text"], tmp_path / "model")["label"]
+    assert (found.to_numpy() == held["label"].to_numpy()).mean() > 0.75
