@@ -235,7 +235,8 @@ def near_duplicates(
     pairs = _every_pair if way == "every pair" else _alike_by_minhash
     for i, j, score in pairs(forms, similarity):
         if _repeats(forms[i], forms[j], similarity):
-            found.append((*sorted((places[forms[i]], places[forms[j]])), score))
+            a, b = sorted((places[forms[i]], places[forms[j]]))
+            found.append((a, b, score))
     first = list(range(len(texts)))
     best: dict[int, float] = {}
     for a, b, score in sorted(found):
@@ -275,8 +276,8 @@ def _alike_by_minhash(forms: list[Form], similarity: float) -> Iterator[tuple[in
         columns = [numbers.astype(np.uint32), *signatures[:, band : band + _BAND].T]
         order = np.lexsort(columns)
         changes = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
-        ends = np.append(np.flatnonzero(changes) + 1, len(order))  # of each bucket
-        end = np.repeat(ends, np.diff(ends, prepend=0))
+        ends: np.ndarray = np.append(np.flatnonzero(changes) + 1, len(order))  # of each bucket
+        end: np.ndarray = np.repeat(ends, np.diff(ends, prepend=0))
         at, distance = np.arange(len(order)), 1
         while len(at := at[at + distance < end[at]]):
             i, j = np.sort([order[at], order[at + distance]], axis=0)
@@ -296,7 +297,8 @@ def _signatures(keys: list[str]) -> np.ndarray:
     """Return the MinHash signatures of shape (texts, bands x rows), of runs of three characters."""
     from rensa import RMinHash
 
-    step, found = 8192, np.empty((len(keys), _BANDS * _BAND), np.uint32)
+    step = 8192
+    found: np.ndarray = np.empty((len(keys), _BANDS * _BAND), np.uint32)
     for start in tqdm(range(0, len(keys), step), desc="Signatures", leave=False, delay=1):
         runs = []
         for key in keys[start : start + step]:
