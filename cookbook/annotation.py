@@ -103,7 +103,7 @@ def annotate(
         per_call: Texts per question, 10 as in the article.
         temperature: Low, since the same text deserves the same keywords.
         seed: The first seed.
-        concurrency: Questions at once.
+        concurrency: Questions at once, of each server.
         num_ctx: Tokens of question and answer together. A text that can't fit is rejected.
         host: Address of the server, or several; None for `OLLAMA_HOST`, or this machine's.
         timeout: Seconds that an answer may take.
@@ -140,7 +140,8 @@ def annotate(
         def ask(batch: Batch) -> Found:
             return asker.ask(batch, run.journal)
 
-        with closing(in_order(ask, lambda: next(batches, None), concurrency)) as answers:
+        at_once = llm.at_once(concurrency)
+        with closing(in_order(ask, lambda: next(batches, None), at_once)) as answers:
             for batch, found in answers:
                 good, bad = [], []
                 for position, (value, why, number) in found.items():

@@ -251,7 +251,7 @@ def llm(
         question: What is asked; the labels follow it.
         examples: Pairs of text and label, or list of labels, to go before every question.
         several: Whether a text may have several labels.
-        concurrency: Questions at once.
+        concurrency: Questions at once, of each server.
         num_ctx: Tokens of prompt and answer; a text that might not fit is cut.
         host: As for `cookbook.llm.connect`, whose errors are raised.
         timeout: Seconds that an answer may take.
@@ -296,7 +296,7 @@ def llm(
                 messages = [*shown, {"role": "user", "content": text[:room]}]
                 return server.ask(messages, schema, options, kept)
 
-            work = in_order(ask, lambda: next(left, None), concurrency)
+            work = in_order(ask, lambda: next(left, None), server.at_once(concurrency))
             answers = [answer for _, answer in tqdm(work, server.model, len(new), leave=False)]
         found = [read(answer.content) for answer in answers]
         if "" in found:

@@ -40,7 +40,7 @@ Key = Annotated[str, Option(help="Environment variable that holds that server's 
 Repo = Annotated[str | None, Argument(help="your-name/its-name; none for a laid-out folder.")]
 Kind = Literal["model", "dataset", "space"]
 Out = Annotated[Path, Option(help="CSV to write, or to go on with.")]
-Concurrency = Annotated[int, Option(help="Questions at once; see OLLAMA_NUM_PARALLEL.")]
+Concurrency = Annotated[int, Option(help="Questions at once, a server; see OLLAMA_NUM_PARALLEL.")]
 Timeout = Annotated[float, Option(help="Seconds that an answer may take.")]
 Seed = Annotated[int, Option(help="The first seed.")]
 

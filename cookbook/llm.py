@@ -60,6 +60,10 @@ class Llm:
         """The bytes of its weights, None where the server doesn't tell."""
         return self.servers[0].size
 
+    def at_once(self, concurrency: int) -> int:
+        """Return how many questions may be under way, where each server takes so many."""
+        return concurrency * len(self.servers)
+
     def ask(
         self,
         messages: Sequence[Json],

@@ -132,7 +132,7 @@ def generate_texts(
         per_call: Texts per question. A small model repeats itself in a list.
         temperature: Above 0, or the seed has no effect.
         seed: The first seed.
-        concurrency: Questions at once. More than the server's `OLLAMA_NUM_PARALLEL` only queue.
+        concurrency: Questions at once, a server. More than its `OLLAMA_NUM_PARALLEL` only queue.
         host: Address of the server, or several; None for `OLLAMA_HOST`, or this machine's.
         timeout: Seconds that an answer may take.
         give_up_after: Rejections in a row after which the model is said not to be up to it.
@@ -178,7 +178,7 @@ def generate_texts(
         def ask(job: Job) -> Answer:
             return llm.ask(*form.question(*job), run.journal)
 
-        with closing(in_order(ask, next_job, concurrency)) as answers:
+        with closing(in_order(ask, next_job, llm.at_once(concurrency))) as answers:
             for (label, topic, style, number), answer in answers:
                 good, bad = form.judge(answer, tidy or str, earlier)
                 good = good[: per_label - have[label.name]]

@@ -262,6 +262,19 @@ def test_several_servers_are_each_kept_busy():
     assert min(len(one.requests), len(two.requests)) >= 15
 
 
+def test_each_of_several_servers_is_asked_as_much_at_once_as_one(tmp_path):
+    def most(*servers):
+        hosts = [server.url for server in servers]
+        synthesis.generate_texts(tmp_path / f"{len(hosts)}.csv", host=hosts, per_label=20)
+        return [server.most_at_once for server in servers]
+
+    slow = {"delay": 0.1, "parallel": 4}
+    with scripted_ollama.serving(scripted_ollama.title, **slow) as one:
+        assert most(one) == [4]
+        with scripted_ollama.serving(scripted_ollama.title, **slow) as two:
+            assert most(one, two) == [4, 4]
+
+
 def test_a_server_that_dies_is_left_out_and_said(tmp_path):
     def dying(request, number):
         return scripted_ollama.title(request, number) if number < 3 else Raw(b"", 503)

@@ -39,7 +39,15 @@ def main():
         out = Path(folder) / "titles.csv"
         done = synthesis.generate_texts(out, per_label=PER_LABEL, host=server.url)
         ours = len(done.rows) / (time.perf_counter() - start)
+        with serving(title, parallel=4, delay=0.1) as other:
+            speeds = {}
+            for hosts in ([server.url], [server.url, other.url]):
+                start = time.perf_counter()
+                out = Path(folder) / f"{len(hosts)}.csv"
+                done = synthesis.generate_texts(out, per_label=5 * PER_LABEL, host=hosts)
+                speeds[len(hosts)] = len(done.rows) / (time.perf_counter() - start)
     figures = {
+        "synthesis_two_servers_ratio": speeds[2] / speeds[1],
         "synthesis_ratio": ours / loop,
         "synthesis_titles_per_minute_loop": 60 * loop,
         "synthesis_titles_per_minute_cookbook": 60 * ours,
