@@ -17,8 +17,10 @@ from tqdm.auto import tqdm
 
 from cookbook import tables
 from cookbook.formats import require
-from cookbook.models import Model, digest, load
+from cookbook.models import Model as Model
+from cookbook.models import digest
 from cookbook.models import kind_of as kind_of
+from cookbook.models import load as load
 from cookbook.multilabel import predicted, set_scores
 from cookbook.tables import free_name, strings
 from cookbook.words import join_keywords, spelt, split_keywords
