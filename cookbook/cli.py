@@ -166,6 +166,20 @@ def answer(
 
 
 @command
+def notebooks(
+    folder: Annotated[Path, Argument(help="Folder to write; made where it is missing.")],
+) -> Any:
+    """Copy the notebooks out of the package, to be opened and changed.
+
+    What is there already and differs is left alone, and then nothing is copied.
+
+    Example:
+        cookbook notebooks my_notebooks
+    """
+    return "\n".join(map(str, cookbook.data.copy_notebooks(folder)))
+
+
+@command
 def page(
     model: Model,
     port: Annotated[int | None, Option(help="Port, else the first free from 7860.")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import urllib.request
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,15 +50,47 @@ def shipped(name: str) -> Path:
         >>> shipped("clickbait_titles.csv").name
         'clickbait_titles.csv'
     """
-    inside = Path(str(files("cookbook"))) / "shipped"
-    # A wheel carries the folders inside the package; a clone has them beside it.
-    root = inside if inside.is_dir() else inside.parent.parent
     patterns = ("data/*", "deploy/*", "notebooks/*/*.ipynb")
-    files_there = [path for pattern in patterns for path in root.glob(pattern)]
+    files_there = [path for pattern in patterns for path in _root().glob(pattern)]
     there = {path.name: path for path in sorted(files_there) if path.is_file()}
     if name not in there:
         raise FileNotFoundError(f"No shipped file {name!r}; there are: {', '.join(there)}")
     return there[name]
+
+
+def _root() -> Path:
+    """Return the folder of all that is shipped."""
+    inside = Path(str(files("cookbook"))) / "shipped"
+    # A wheel carries the folders inside the package; a clone has them beside it.
+    return inside if inside.is_dir() else inside.parent.parent
+
+
+def copy_notebooks(folder: str | Path) -> list[Path]:
+    """Copy the notebooks that come with the package, to be opened and changed.
+
+    Args:
+        folder: Made where it is missing; what a notebook shows or links to comes along.
+
+    Returns:
+        The notebooks' new places.
+
+    Raises:
+        FileExistsError: A file there differs, perhaps by your hand; then nothing is copied.
+
+    Example:
+        >>> copy_notebooks("my_notebooks")  # doctest: +SKIP
+    """
+    root = _root() / "notebooks"
+    patterns = ("*/*.ipynb", "pictures/*.png", "README.md")
+    sources = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    copies = {path: Path(folder) / path.relative_to(root) for path in sources}
+    for source, target in copies.items():
+        if target.exists() and target.read_bytes() != source.read_bytes():
+            raise FileExistsError(f"{target} is there already, and differs. Name another folder.")
+    for source, target in copies.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    return [target for target in copies.values() if target.suffix == ".ipynb"]
 
 
 def read_chakraborty(address: str = CHAKRABORTY_2016, timeout: float = 20) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import huggingface_hub
 import pandas as pd
@@ -44,6 +45,7 @@ def command(*words, **environment):
         "annotate": ["--in", "--text", "keywords", "ollama pull"],
         "check": ["--label", "--keywords", "Exit status"],
         "answer": ["--text", "A saved or exported model"],
+        "notebooks": ["made where it is missing"],
         "page": ["--port", "--host", "--share", "--example", "Ctrl-C"],
         "export": ["--no-int8", "without torch"],
         "push": ["--kind", "--private", "dataset", "--dry-run"],
@@ -62,6 +64,25 @@ def test_help_says_what_a_command_does_and_shows_it(name, words):
     told = typed(name, "--help").stdout
     for word in [*words, f"  cookbook {name} "]:
         assert word in told
+
+
+def test_the_notebooks_are_copied_out_but_never_over_changed_ones(tmp_path):
+    folder = tmp_path / "mine"
+    done = typed("notebooks", folder)
+    assert done.exit_code == 0
+    copied = [Path(line) for line in done.stdout.splitlines()]
+    sources = sorted((ROOT / "notebooks").glob("*/[a-z0-9]*.ipynb"))
+    assert copied == [folder / source.relative_to(ROOT / "notebooks") for source in sources]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(copied, sources, strict=True))
+    assert (folder / "pictures" / "demo_clickbait.png").is_file()
+    assert typed("notebooks", folder).exit_code == 0  # nothing has changed
+    copied[3].write_text("mine")
+    copied[4].unlink()
+    again = typed("notebooks", folder)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert f"{copied[3]} is there already, and differs" in again.stderr
+    assert copied[3].read_text() == "mine"
+    assert not copied[4].exists()
 
 
 def test_a_mistyped_command_is_another_status_than_an_error():
