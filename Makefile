@@ -2,14 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What is tested with today's versions only.
-TODAY := not clean_environment and not test_book
+TODAY := not clean_environment and not test_book and not test_project
 PYTEST := -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 # Nothing here asks the Hub: the models come with pip.
 export HF_HUB_OFFLINE ?= 1
 # What is compiled on import is kept: without, each of a hundred processes compiles torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-colab test-oldest quick lint fix bench notebooks book address clean
+.PHONY: help demo test test-colab test-oldest quick lint fix bench notebooks book address dist licences clean
 
 help: ## show what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,14 @@ book: .venv/book.done ## build the book in out/book, to be read from out/book/in
 address: .venv/notebooks.done ## write the repository's address into every notebook
 	@$(BIN)/python notebooks/address.py
 
+dist: .venv/dist.done ## build the sdist and the wheel into dist/, and check their metadata
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build
+	@$(BIN)/python -m twine check --strict dist/*
+
+licences: .venv/test.done ## list the licences of all that is installed
+	@$(BIN)/python -m piplicenses --from=mixed --with-urls
+
 clean: ## remove the environments and results
 	rm -rf .venv .venv-colab .venv-oldest out dist build
 
@@ -59,7 +67,7 @@ clean: ## remove the environments and results
 INSTALL = $(@D)/bin/python -m pip install -q --no-compile -c $(filter %.txt,$^)
 
 # To which versions each environment keeps.
-.venv/notebooks.done .venv/test.done .venv/book.done .venv/lint.done: constraints.txt
+.venv/notebooks.done .venv/test.done .venv/book.done .venv/lint.done .venv/dist.done: constraints.txt
 .venv-colab/test.done: constraints-colab.txt
 .venv-oldest/test.done: .venv-oldest/constraints.txt
 
@@ -73,7 +81,7 @@ INSTALL = $(@D)/bin/python -m pip install -q --no-compile -c $(filter %.txt,$^)
 %/notebooks.done: EXTRAS := run,offline,deploy
 %/test.done: EXTRAS := test
 %/book.done: EXTRAS := book
-.venv/test.done: EXTRAS := test,book
+.venv/test.done: EXTRAS := test,book,release
 %.done: pyproject.toml
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@echo "Installing into $(@D) (a few minutes) …"
@@ -85,4 +93,9 @@ INSTALL = $(@D)/bin/python -m pip install -q --no-compile -c $(filter %.txt,$^)
 .venv/lint.done:
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@$(INSTALL) mypy pandas-stubs pydantic ruff
+	@touch $@
+
+.venv/dist.done:
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(INSTALL) hatchling twine
 	@touch $@
