@@ -25,6 +25,7 @@ from filelock import FileLock
 SHIPPED = Path(__file__).resolve().parent.parent / "data"
 NO_BROWSER = "there is no Chromium with its chromedriver"
 SLOW = {"trained", "keyword_model", "marker", "exported", "smollm", "browser", "runs"}  # fixtures
+SLOW |= {"book", "dist"}
 INSTALL_BROWSER = "apt-get install chromium chromium-driver"
 
 
