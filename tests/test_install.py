@@ -77,6 +77,9 @@ def test_clean_environment_a_wheel_makes_a_model(titles, tmp_path):
     task = 'name = "bait"\ntexts = "mine.csv"\nbase_model = "minilm"\nepochs = 1\n'
     (home / "task.toml").write_text(task)
     where = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    copy = [python.with_name("cookbook"), "notebooks", "notebooks"]
+    subprocess.run(copy, cwd=home, env=where, check=True, capture_output=True)
+    assert (home / "notebooks" / "clickbait" / "2_fine_tune_albert.ipynb").is_file()
     command = [python.with_name("cookbook"), "make", "task.toml"]
     made = subprocess.run(command, cwd=home, env=where, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
