@@ -309,7 +309,12 @@ class CTranslate2(Exported):
 
 
 def _cores() -> int:
-    """Return how many cores this process may use, which in a container is fewer than there are."""
+    """Return how many cores this process may use: as torch, what OMP_NUM_THREADS says (Ray does).
+
+    In a container that is fewer than there are.
+    """
+    if (told := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
+        return max(int(told), 1)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
