@@ -247,16 +247,46 @@ def answer_file(
                 done.append(parts / f"{len(done):06}.parquet")
                 texts = _texts(piece.column(text).to_pandas(), bar.n)
                 if not done[-1].is_file():
-                    found = _answers(texts, loaded, piece.column_names, **options)
-                    for name in found.column_names:
-                        piece = piece.append_column(name, found[name])
-                    tables.write(piece, done[-1])
+                    tables.write(_answered(piece, texts, loaded, **options), done[-1])
                 blank += texts.count("")
                 bar.update(len(texts))
         tables.write(map(pq.read_table, done), target)
         shutil.rmtree(parts)
     _tell_blank(blank, bar.n)
     return target
+
+
+def answer_pieces(
+    source: str | Path, loaded: Model, *, text: str = "text", rows: int = 5000, **options: Any
+) -> Iterator[pa.Table]:
+    """Answer a table in pieces; see `answer_file`, which writes them.
+
+    Args:
+        source: A CSV, JSON lines or Parquet file.
+        loaded: What `load` returned.
+        text: Column of the texts.
+        rows: Rows of a piece, which memory holds.
+        **options: Passed to `classify` or `extract_keywords`.
+
+    Yields:
+        Arrow tables: every column as it stands, and the answers.
+
+    Raises:
+        ValueError: The file can't be read as it is.
+    """
+    blank = before = 0
+    for piece in tables.chunks(source, [text], rows):
+        texts = _texts(piece.column(text).to_pandas(), before)
+        yield _answered(piece, texts, loaded, **options)
+        blank, before = blank + texts.count(""), before + len(texts)
+    _tell_blank(blank, before)
+
+
+def _answered(piece: pa.Table, texts: list[str], loaded: Model, **options: Any) -> pa.Table:
+    found = _answers(texts, loaded, piece.column_names, **options)
+    for name in found.column_names:
+        piece = piece.append_column(name, found[name])
+    return piece
 
 
 def _texts(column: pd.Series, before: int) -> list[str]:

@@ -248,7 +248,7 @@ def load(
     if isinstance(model, Model):
         return model
     if isinstance(model, (str, Path)):
-        folder = _folder(model)
+        folder = model_folder(model)
         config = read_json(folder / "config.json")
         kind = kind_of(config)
         if any((folder / name).is_file() for name in EXPORTED):
@@ -320,8 +320,13 @@ def digest(parts: Iterable[Any]) -> str:
     return found.hexdigest()
 
 
-def _folder(model: str | Path) -> Path:
-    """Return a model's folder, fetched from the Hub where it is a name there; or say what lacks."""
+def model_folder(model: str | Path) -> Path:
+    """Return a model's folder, fetched from the Hub where it is a name there.
+
+    Raises:
+        FileNotFoundError: There is no such model.
+        ValueError: It is an adapter.
+    """
     folder = Path(model)
     if isinstance(model, str) and not folder.exists() and not folder.is_absolute():
         from huggingface_hub import snapshot_download
