@@ -26,6 +26,7 @@ _LOWER = {
     "models",
     "openai_servers",
     "opinions",
+    "places",
     "review_page",
     "promises",
     "runtimes",

@@ -149,20 +149,29 @@ def check(
 
 @command
 def answer(
-    source: Annotated[str, Argument(help="Table of texts: CSV, JSONL or Parquet.")],
-    target: Annotated[Path, Argument(help="File to write: .csv, .jsonl or .parquet.")],
+    source: Annotated[str, Argument(help="Table of texts (CSV, JSONL, Parquet), or many of them.")],
+    target: Annotated[str, Argument(help="File to write; of many the folder, or its address.")],
     model: Model,
     text: Text = "text",
+    ray: Annotated[str | None, Option(help="Of many: a Ray cluster's address.")] = None,
 ) -> Any:
-    """Answer every text of a table with a model.
+    """Answer every text of a table, or of a folder of them, with a model.
 
     All columns are kept, and the answers added: label, score and a column per label, or keywords.
-    It can be stopped at any time; the same command goes on where it was.
+    It can be stopped at any time; the same command goes on where it was. Many tables are a folder,
+    a pattern in quotation marks, or an address (s3://, gs://, hf://); one that can't be read is set
+    aside, and the exit status is 1.
 
     Example:
         cookbook answer titles.csv answered.csv out/clickbait/model
+        cookbook answer "s3://mine/2026/*.parquet" s3://mine/answered out/clickbait/int8 --ray auto
     """
-    return cookbook.inference.answer_file(**locals())
+    given = locals()
+    if not (cookbook.lake.is_lake(source) or given.pop("ray")):
+        return cookbook.inference.answer_file(**given)
+    done = cookbook.lake.answer_lake(source, target, model, text=text, ray=ray)
+    typer.echo(done)
+    raise typer.Exit(int(not done.ok))
 
 
 @command

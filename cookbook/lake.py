@@ -1,0 +1,279 @@
+"""Answers over a lake: thousands of files, here or in an object store, on one machine or many."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+from fsspec.utils import infer_compression
+from pyarrow.fs import FileInfo, FileType
+from tqdm.auto import tqdm
+
+from cookbook import extra, tables
+from cookbook.inference import answer_pieces
+from cookbook.models import Model, digest, load, model_folder
+from cookbook.places import Place, matches, place, split
+from cookbook.places import is_lake as is_lake
+
+if TYPE_CHECKING:
+    from cookbook.models import Loadable
+
+_ASKED_AT_ONCE = 1000
+_LOADED: dict[str, Model] = {}  # a worker's model
+
+
+@dataclass
+class Lake:
+    """What a run over a lake left; prints as a summary.
+
+    Attributes:
+        target: Where the answers are.
+        parts: How many parts the source has.
+        answered: How many of them this run answered.
+        rows: The rows of those.
+        failed: The parts that couldn't be answered: columns `part` and `reason`.
+    """
+
+    target: str
+    parts: int
+    answered: int
+    rows: int
+    failed: pd.DataFrame
+
+    @property
+    def ok(self) -> bool:
+        """Whether every part has its answers."""
+        return self.failed.empty
+
+    def __str__(self) -> str:
+        done = self.parts - len(self.failed)
+        lines = [f"{done:,} of {self.parts:,} parts are in {self.target}."]
+        lines += [f"Answered now: {self.answered:,}, with {self.rows:,} rows."]
+        if not self.ok:
+            lines += [f"Set aside: {len(self.failed):,}; all reasons are in _failed.csv there."]
+            lines += [f"  {part}: {reason}" for part, reason in self.failed.head().to_numpy()]
+        return "\n".join(lines)
+
+
+def answer_lake(
+    source: str | Path,
+    target: str | Path,
+    model: Loadable,
+    *,
+    text: str = "text",
+    ray: str | None = None,
+    resources: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    max_length: int | None = None,
+    **options: Any,
+) -> Lake:
+    """Answer every file of a folder or an object store, a part each; where there is, on a cluster.
+
+    It can be killed at any moment: a part is written whole or not at all, and the same call goes on
+    with those that aren't there, or are older than their source. A part that can't be answered is
+    set aside with its reason, and tried again by the next call. Where a machine of the cluster
+    dies, others answer its parts.
+
+    Args:
+        source: A folder, or a pattern such as `s3://mine/2026/*.parquet`; also `gs://`, `hf://`.
+            Names that begin with `_` or `.` are left out.
+        target: Folder to write, here or in a store; its parts are named as the source's.
+        model: As for `load`; on a cluster a folder, which is sent there, or a name on the Hub.
+        text: Column of the texts.
+        ray: Address of a Ray cluster, as for `ray.init`; None for RAY_ADDRESS, or this process. Its
+            machines have this package, and reach source and target.
+        resources: What a part takes there, as for `ray.remote`; one core.
+        dtype: As for `load`.
+        max_length: Tokens of a text at most.
+        **options: Passed to `classify` or `extract_keywords`.
+
+    Returns:
+        What was done, and which parts failed.
+
+    Raises:
+        FileNotFoundError: There are no files.
+        ValueError: The target has answers of another model, source or other options.
+        RuntimeError: Another run is writing the target.
+    """
+    out, ray = place(target), ray or os.environ.get("RAY_ADDRESS")
+    folder = model_folder(model) if isinstance(model, (str, Path)) else None
+    if ray and folder is None:
+        raise ValueError("A model in memory can't be sent to a cluster: save it, name its folder.")
+    root, pattern, parts = _parts(source, out)
+    with tables.lock(Path(out.path, "_run.json")) if out.here else nullcontext():
+        loaded = load(model, dtype=dtype, max_length=max_length)
+        told = [loaded.identity, root.path, pattern, text, sorted(options.items())]
+        _same_run(out, str(target), digest([repr(told).encode()]))
+        there = {info.path: info for info in out.listed()}
+        todo = {
+            name: Place(root.files, info.path)
+            for name, info in parts.items()
+            if not _is_newer(there.get(out.below(name).path), info)
+        }
+        work = {"out": out, "text": text, **options}
+        if ray and folder:
+            sent = folder, loaded, dtype, max_length
+            results = _on_ray(todo, work, sent, ray, {"num_cpus": 1, **(resources or {})})
+        else:
+            results = ((name, _answer(name, part, loaded, **work)) for name, part in todo.items())
+        done = len(parts) - len(todo)
+        bar = tqdm(results, desc="Answer parts", total=len(parts), initial=done)
+        return _told(out, str(target), len(parts), dict(bar))
+
+
+class _Part(NamedTuple):
+    """What became of a part: its rows, why it failed, what was warned of."""
+
+    rows: int = 0
+    reason: str = ""
+    warned: tuple[str, ...] = ()
+
+
+def _answer(
+    name: str, part: Place, loaded: Model, *, out: Place, text: str, **options: Any
+) -> _Part:
+    """Answer a part and put it where it belongs; or say why that can't be."""
+    rows = 0
+
+    def counted(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        nonlocal rows
+        for piece in pieces:
+            rows += len(piece)
+            yield piece
+
+    with TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            pieces = answer_pieces(part.fetch(folder), loaded, text=text, **options)
+            answered = Path(folder, f"answered{tables.require_ending(name)}")
+            out.put(name, tables.write(counted(pieces), answered))
+        except Exception as error:  # whatever is wrong with a part, the others go on
+            told = f"{type(error).__name__}: {error}".replace(f"{folder}/", "")
+            return _Part(reason=" ".join(told.split()))
+    return _Part(rows, "", tuple(str(each.message) for each in warned))
+
+
+def _parts(source: str | Path, out: Place) -> tuple[Place, str, dict[str, FileInfo]]:
+    """Return where a source is, its pattern, and its files by the names that their answers get."""
+    root, pattern = split(source)
+    parts: dict[str, FileInfo] = {}
+    for info in root.listed():
+        if "/_delta_log/" in info.path or info.path.endswith(".metadata.json"):
+            raise ValueError(
+                f"{source} is a table of Delta Lake or Iceberg, whose folder holds old rows too: "
+                "write the rows of today into a folder of Parquet files, and name that."
+            )
+        name = root.name_of(info.path)
+        if not matches(name, pattern):
+            continue
+        name = name.rpartition(".")[0] if infer_compression(name) else name
+        if name in parts:
+            raise ValueError(f"{info.path} and {parts[name].path} would both become {name}.")
+        parts[name] = info
+        answers = out.below(name).path
+        if root.holds(out.below(name)) and matches(root.name_of(answers), pattern):
+            raise ValueError(f"{out.path} is part of the source itself: name another target.")
+    if not parts:
+        raise FileNotFoundError(f"{source} holds no files.")
+    return root, pattern, parts
+
+
+def _is_newer(answers: FileInfo | None, part: FileInfo) -> bool:
+    """Say whether there are answers that are newer than what they answer, as far as is told."""
+    if answers is None or not (answers.mtime_ns and part.mtime_ns):
+        return answers is not None
+    return answers.mtime_ns >= part.mtime_ns
+
+
+def _same_run(out: Place, target: str, run: str) -> None:
+    """Refuse a target that holds answers of another run."""
+    note = out.below("_run.json")
+    with TemporaryDirectory() as folder:
+        if note.files.get_file_info(note.path).is_file:
+            if json.loads(note.fetch(folder).read_text("utf-8")) != {"run": run}:
+                raise ValueError(
+                    f"{target} holds answers of another model (or one trained anew), source or "
+                    "other options: delete it, or name another target."
+                )
+            return
+        written = Path(folder, "run.json")
+        written.write_text(json.dumps({"run": run}), "utf-8")
+        out.put("_run.json", written)
+
+
+def _told(out: Place, target: str, parts: int, results: Mapping[str, _Part]) -> Lake:
+    """Write down what failed, tidy up, and sum up."""
+    reasons = [(name, part.reason) for name, part in results.items() if part.reason]
+    failed = pd.DataFrame(reasons, columns=["part", "reason"], dtype=object)
+    if out.files.get_file_info(out.below("_failed.csv").path).is_file:
+        out.files.delete_file(out.below("_failed.csv").path)
+    if reasons:
+        with TemporaryDirectory() as folder:
+            out.put("_failed.csv", tables.write(failed, Path(folder, "failed.csv")))
+    if out.files.get_file_info(out.below("_half").path).type == FileType.Directory:
+        out.files.delete_dir(out.below("_half").path)  # with what a kill left there
+    warned = [(name, told) for name, part in results.items() for told in part.warned]
+    if warned:
+        told = f"Parts that warn: {len(warned)}; the first is {warned[0][0]}: {warned[0][1]}"
+        warnings.warn(told, stacklevel=3)
+    rows = sum(part.rows for part in results.values())
+    return Lake(target, parts, len(results) - len(reasons), rows, failed)
+
+
+def _on_ray(
+    todo: Mapping[str, Place],
+    work: Mapping[str, Any],
+    sent: tuple[Path, Model, str, int | None],
+    address: str,
+    resources: Mapping[str, Any],
+) -> Iterator[tuple[str, _Part]]:
+    """Answer parts on a cluster; Ray gives those of a machine that died to others, three times."""
+    with extra("lake"):
+        import ray
+    joined = not ray.is_initialized()
+    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    try:
+        folder, loaded, *settings = sent
+        files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        model = f"{loaded.identity} {settings}", ray.put(files), settings
+        remote = ray.remote(**resources)(_answer_there)
+        jobs = iter(todo.items())
+        asked: dict[Any, str] = {}
+        while True:
+            for name, part in islice(jobs, _ASKED_AT_ONCE - len(asked)):
+                asked[remote.remote(name, part, model, work)] = name
+            if not asked:
+                return
+            (ready,), _ = ray.wait(list(asked))
+            try:
+                part_of = ray.get(ready)
+            except ray.exceptions.RayError as error:  # it killed its worker time and again, say
+                part_of = _Part(reason=" ".join(str(error).split()))
+            yield asked.pop(ready), part_of
+    finally:
+        if joined:
+            ray.shutdown()
+
+
+def _answer_there(name: str, part: Place, model: Any, work: Mapping[str, Any]) -> _Part:
+    """Answer a part in a worker of a cluster, which loads the model for its first."""
+    import ray
+
+    key, files, (dtype, max_length) = model
+    if key not in _LOADED:
+        with TemporaryDirectory() as folder:
+            for file, content in ray.get(files).items():
+                Path(folder, file).write_bytes(content)
+            _LOADED.clear()
+            _LOADED[key] = load(folder, dtype=dtype, max_length=max_length)
+    return _answer(name, part, _LOADED[key], **work)

@@ -1,0 +1,125 @@
+"""Where files are: in a folder here, in an object store, or on the Hub."""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+from uuid import uuid4
+
+from fsspec.core import url_to_fs
+from pyarrow import fs
+
+
+class Place(NamedTuple):
+    """A file or folder, here or in an object store."""
+
+    files: fs.FileSystem
+    path: str
+
+    @property
+    def here(self) -> bool:
+        """Whether it is of this machine's own file system."""
+        return isinstance(self.files, fs.LocalFileSystem)
+
+    def below(self, name: str) -> Place:
+        """Return a place in this folder."""
+        return Place(self.files, f"{self.path.rstrip('/')}/{name}")
+
+    def fetch(self, folder: str) -> Path:
+        """Return the path of the file, or that of a copy in the folder."""
+        if self.here:
+            return Path(self.path)
+        copy = Path(folder, Path(self.path).name)
+        fs.copy_files(self.path, str(copy), self.files, fs.LocalFileSystem())
+        return copy
+
+    def put(self, name: str, file: Path) -> None:
+        """Copy a file into this folder, whole or not at all: under another name at first."""
+        half, whole = self.below(f"_half/{uuid4().hex}"), self.below(name)
+        if self.here:  # an object store knows no folders
+            for each in (half, whole):
+                Path(each.path).parent.mkdir(parents=True, exist_ok=True)
+        fs.copy_files(str(file), half.path, fs.LocalFileSystem(), self.files)
+        self.files.move(half.path, whole.path)
+
+    def name_of(self, path: str) -> str:
+        """Return the name of a file below it, or of the file that it is.
+
+        Example:
+            >>> place("/mine").name_of("/mine/2026/a.csv")
+            '2026/a.csv'
+        """
+        return path[len(self.path.rstrip("/")) + 1 :] or path.rpartition("/")[2]
+
+    def holds(self, other: Place) -> bool:
+        """Say whether another place is below this one."""
+        below = other.path.startswith(f"{self.path.rstrip('/')}/")
+        return below and self.files.type_name == other.files.type_name
+
+    def listed(self) -> list[fs.FileInfo]:
+        """Return the files below it in the order of their names, or the file that it is."""
+        info = self.files.get_file_info(self.path)
+        if info.type == fs.FileType.File:
+            return [info]
+        under = fs.FileSelector(self.path, allow_not_found=True, recursive=True)
+        found = [info for info in self.files.get_file_info(under) if info.is_file]
+        return sorted(found, key=lambda info: info.path)
+
+
+def place(address: str | Path) -> Place:
+    """Return where a path or an address such as `s3://bucket/folder` is.
+
+    Example:
+        >>> place("titles").here
+        True
+    """
+    name = str(address)
+    if "://" not in name:
+        return Place(fs.LocalFileSystem(), str(Path(name).absolute()))
+    if name.startswith(("s3://", "gs://")):  # Arrow knows these, and their credentials
+        if (other := os.environ.get("AWS_ENDPOINT_URL")) and name.startswith("s3://"):
+            name += f"?endpoint_override={quote(other, safe='')}"  # as Amazon's own clients
+        store, path = fs.FileSystem.from_uri(name)
+        return Place(store, path.rstrip("/"))
+    files, path = url_to_fs(name)
+    return Place(fs.PyFileSystem(fs.FSSpecHandler(files)), path.rstrip("/"))
+
+
+def split(source: str | Path) -> tuple[Place, str]:
+    """Return the folder of a pattern and the pattern below it, which is '' of what has no star.
+
+    Example:
+        >>> split("/mine/2026/part-*.csv")[1]
+        'part-*.csv'
+    """
+    before, star, after = str(source).partition("*")
+    folder, slash, begun = before.rpartition("/")
+    return (place(f"{folder}{slash}"), f"{begun}*{after}") if star else (place(source), "")
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Say whether a file below a folder is of a pattern; one that begins with _ or . never is.
+
+    Example:
+        >>> matches("2026/a.csv", "*/*.csv"), matches("2026/a.csv", "*.csv"), matches("_a", "")
+        (True, False, False)
+    """
+    if any(step.startswith(("_", ".")) for step in name.split("/")):
+        return False
+    deep = "**" in pattern or name.count("/") == pattern.count("/")
+    return not pattern or (deep and fnmatchcase(name, pattern.replace("**/", "*")))
+
+
+def is_lake(source: str | Path) -> bool:
+    """Say whether a source is several files or an object store's, and no file of this machine.
+
+    Example:
+        >>> is_lake("titles.csv"), is_lake("2026/*.csv"), is_lake("s3://mine/titles.csv")
+        (False, True, True)
+    """
+    name, path = str(source), Path(source)
+    remote = "://" in name and not name.startswith(("http://", "https://"))
+    return remote or path.is_dir() or ("*" in name and not path.exists())
