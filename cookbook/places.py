@@ -33,7 +33,10 @@ class Place(NamedTuple):
         if self.here:
             return Path(self.path)
         copy = Path(folder, Path(self.path).name)
-        fs.copy_files(self.path, str(copy), self.files, fs.LocalFileSystem())
+        if isinstance(self.files, fs.PyFileSystem):  # its clients fetch a file at once
+            self.files.handler.fs.get_file(self.path, str(copy))
+        else:
+            fs.copy_files(self.path, str(copy), self.files, fs.LocalFileSystem())
         return copy
 
     def put(self, name: str, file: Path) -> None:

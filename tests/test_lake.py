@@ -9,6 +9,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +20,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from typer.testing import CliRunner
 
 from cookbook import cli, export, inference, lake, offline
+from tests.servers.hub import serving
 
 DEADLINE = 300  # for a hang: it takes seconds
 
@@ -279,3 +281,26 @@ def test_an_object_store_is_read_and_written(store, tiny, titles, tmp_path):
     assert names == {"lake/out/_run.json", *(f"lake/out/{name}" for name in texts)}
     fs.copy_files("lake/out", str(tmp_path / "out"), store, fs.LocalFileSystem())
     assert_whole(tmp_path / "out", texts, tiny)
+
+
+def test_a_data_set_of_the_hub_is_read(tiny, tmp_path, monkeypatch):
+    with serving() as server:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+        there = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", there)
+        monkeypatch.setenv("HF_TOKEN", server.tokens["write"])
+        api = huggingface_hub.HfApi(server.url, server.tokens["write"])
+        api.create_repo("maker/titles", repo_type="dataset")
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "a.csv").write_text("text,id\nOne,007\n")
+        where = {"repo_id": "maker/titles", "repo_type": "dataset"}
+        api.upload_folder(**where, folder_path=tmp_path, allow_patterns="data/*")
+        huggingface_hub.HfFileSystem.clear_instance_cache()
+        source = "hf://datasets/maker/titles/data/*.csv"
+        done = lake.answer_lake(source, tmp_path / "out", tiny)
+        assert done.ok, str(done)
+        assert lake.answer_lake(source, tmp_path / "out", tiny).answered == 0
+    answers = pd.read_csv(tmp_path / "out" / "a.csv", dtype=str)
+    assert answers[["text", "id"]].to_numpy().tolist() == [["One", "007"]]
