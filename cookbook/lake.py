@@ -258,7 +258,8 @@ def _on_ray(
             try:
                 part_of = ray.get(ready)
             except ray.exceptions.RayError as error:  # it killed its worker time and again, say
-                part_of = _Part(reason=" ".join(str(error).split()))
+                cause = getattr(error, "cause", None) or error
+                part_of = _Part(reason=" ".join(f"{type(cause).__name__}: {cause}".split()))
             yield asked.pop(ready), part_of
     finally:
         if joined:
