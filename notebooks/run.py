@@ -90,6 +90,7 @@ TAUGHT: dict[str, dict[str, Any]] = {
         "learning_rate": 1.5e-4,
         "frozen_layers": 2,
         "student_seeds": [0, 1],
+        "llm": "smollm2",
         "output_dir": "out/clickbait_taught",
     }
 }
@@ -271,7 +272,7 @@ def small_hub() -> Iterator[Any]:
 @contextmanager
 def surroundings(name: str) -> Iterator[dict[str, Any]]:
     """Start the servers that a notebook asks; yield the parameters that it needs for them."""
-    if name in SMALL_LLM or name in COMPARED:
+    if name in SMALL_LLM or name in COMPARED or name in TAUGHT:
         with small_llm() as url:
             yield {"host": url}
     elif name in FROM_HUB:

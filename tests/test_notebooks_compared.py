@@ -4,6 +4,7 @@ import pytest
 
 from cookbook import inference, metrics, tables, words
 from tests.running import NOWHERE, challenge_f1, challenge_passed, outputs, runner
+from tests.servers import scripted_ollama
 
 
 @pytest.mark.ollama
@@ -212,7 +213,9 @@ def titles_apart(titles, tmp_path):
 def test_a_student_learns_from_files_without_labels(titles_apart, tmp_path):
     files = {"unlabelled": "pool.csv", "real_headlines": "real.csv"}
     name = "clickbait/4_learn_from_unlabelled"
-    executed = runner.execute(name, tmp_path, **titles_apart, **files)
+    with scripted_ollama.serving(scripted_ollama.title) as server:
+        asked = {"llm": "phi3", "host": server.url, "like_per_label": 2}
+        executed = runner.execute(name, tmp_path, **titles_apart, **files, **asked)
     folder, text = executed.parent, outputs(executed)
     assert "of 80 texts teach" in text
     assert "nothing to compare with" in text
@@ -224,6 +227,13 @@ def test_a_student_learns_from_files_without_labels(titles_apart, tmp_path):
     student = folder / "rounds-80" / "round-2" / "seed-0"
     found = inference.classify(real["text"].tolist(), student)["label"].to_numpy()
     assert every["round 2 0"]["real"] == pytest.approx((found == real["label"].to_numpy()).mean())
+    ways = results["ways"]
+    assert list(ways) == ["titles alone", "with more like them", "with unlabelled ones"]
+    assert ways["titles alone"]["real"] == pytest.approx(
+        (every["teacher 0"]["real"] + every["teacher 1"]["real"]) / 2
+    )
+    written = tables.read(folder / "more_like.csv")
+    assert set(written["label"]) == {"clickbait", "factual"}
     assert set(results["worth"]) == {"unlabelled 0", "unlabelled 20", "unlabelled 80"}
     best = results["best"]
     passed = challenge_passed(lambda texts: inference.classify(texts, folder / "model")["label"])
@@ -237,6 +247,7 @@ def test_a_student_learns_from_files_without_labels(titles_apart, tmp_path):
 def test_without_headlines_it_shows_the_steps_on_hidden_labels(titles_apart, tmp_path):
     name = "clickbait/4_learn_from_unlabelled"
     settings = titles_apart | {"real_headlines": f"{NOWHERE}/real.csv", "rounds": 1}
+    settings["host"] = NOWHERE
     executed = runner.execute(name, tmp_path, **settings)
     text = outputs(executed)
     assert "no gain shows" in text
