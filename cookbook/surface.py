@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 Form = tuple[str, str, tuple[str, ...]]
-# Two texts share one of 50 bands of four MinHashes with a probability of 1 - (1 - J^4)^50, where J
-# is the share of their runs of three characters that both have: 0.96 at one half, and a ratio of
-# 90 means 0.6 and more. Random titles have 0.03 of their runs in common.
-_BANDS, _BAND = 50, 4
-_ALIKE = 0.3  # share of equal hashes below which a pair isn't looked at
+# Two texts share one of 50 bands of five MinHashes with a probability of 1 - (1 - J^5)^50, where J
+# is the share of their runs of three characters that both have: 0.98 at J = 0.6, and a ratio of 90
+# means that and more. Random titles have 0.03 of their runs in common.
+_BANDS, _BAND = 50, 5
+# Of 64 hashes the share that is equal, below which a pair isn't looked at.
+_LOOK, _ALIKE = 64, 0.35
 _LEAST = 85  # similarity from which that holds
 
 # What a reader would call cheating: signs that say nothing of the content. Each maps a text, its
@@ -283,7 +284,8 @@ def _alike_by_minhash(forms: list[Form], similarity: float) -> Iterator[tuple[in
             i, j = np.sort([order[at], order[at + distance]], axis=0)
             distance += 1
             near = lengths[j] <= longest[i]
-            near[near] = (signatures[i[near]] == signatures[j[near]]).mean(axis=1) >= _ALIKE
+            equal = signatures[i[near], :_LOOK] == signatures[j[near], :_LOOK]
+            near[near] = equal.mean(axis=1) >= _ALIKE
             i, j = i[near].tolist(), j[near].tolist()
             ours, theirs = ([keys[n] for n in side] for side in (i, j))
             scores = process.cpdist(

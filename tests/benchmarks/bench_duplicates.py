@@ -15,12 +15,11 @@ from cookbook import data, surface, tables
 
 
 def titles(count):
-    """Put together halves of shipped titles: as many as wanted, a tenth of them nearly twice."""
+    """Put together runs of three words of shipped titles; a tenth of them stand there twice."""
     given = tables.read(data.shipped("clickbait_titles.csv"))["text"].str.split()
-    halves = [(parts[: len(parts) // 2], parts[len(parts) // 2 :]) for parts in given]
+    runs = [" ".join(words[at : at + 3]) for words in given for at in range(len(words) - 2)]
     rng = np.random.default_rng(0)
-    pairs = rng.integers(len(halves), size=(count, 2))
-    made = [" ".join(halves[a][0] + halves[b][1]) for a, b in pairs]
+    made = [" ".join(runs[at] for at in row) for row in rng.integers(len(runs), size=(count, 3))]
     for copy, of in rng.integers(count, size=(count // 10, 2)):
         made[copy] = f"{made[of]}s"
     return pd.Series(made)
