@@ -382,6 +382,9 @@ def _defaults(batch_size: int, per_device_batch_size: int | None, metric: str) -
         "per_device_train_batch_size": per_device,
         "gradient_accumulation_steps": batch_size // (per_device * devices),
         "per_device_eval_batch_size": 64,
+        # Or the Trainer multiplies the loss by the number of processes, for models (BERT, BART)
+        # whose loss is a mean already: two GPUs would report, and train on, twice the loss.
+        "average_tokens_across_devices": False,
         "train_sampling_strategy": "group_by_length",
         "fp16": precision == "fp16",
         "bf16": precision == "bf16",

@@ -1,7 +1,8 @@
 """Train a classifier without a notebook, and export it for service.py.
 
     python deploy/train.py titles.csv out/titles --base albert/albert-base-v2
-    accelerate launch --num_processes 2 deploy/train.py titles.csv out/titles
+    accelerate launch --num_processes 2 deploy/train.py titles.csv out/titles  # on two GPUs
+    torchrun --standalone --nproc_per_node 2 deploy/train.py titles.csv out/titles  # or CPUs
 
 The table holds the columns text and label. In the folder lie afterwards `model`, `metrics.json` and
 `exported`. It is the notebook clickbait/2_fine_tune_albert in short; a run that was killed goes on,

@@ -4,16 +4,17 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 import venv
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from cookbook import data, inference, metrics
@@ -171,26 +172,23 @@ def test_two_processes_train_as_one_does_and_one_goes_on_where_two_were_killed(
     base = shutil.copytree(minilm, tmp_path / "base")
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
-    few_titles.groupby("label").head(100).to_csv(tmp_path / "titles.csv", index=False)
+    few_titles.to_csv(tmp_path / "titles.csv", index=False)
     options = ["--base", base, "--epochs", "3", "--learning-rate", "1e-3"]
     env = {**os.environ, "PYTHONPATH": str(DEPLOY.parent), "OMP_NUM_THREADS": "1"}
     env.pop("WORLD_SIZE", None)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--main_process_port", "0"]
+    # On GPUs `accelerate launch` does the same; on CPUs it starts one process, or needs MPI.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
     def run(start, folder):
         what = [DEPLOY / "train.py", tmp_path / "titles.csv", tmp_path / folder, *options]
-        return subprocess.Popen(
-            [*start, *what], env=env, text=True, stdout=subprocess.PIPE, start_new_session=True
-        )
+        return subprocess.Popen([*start, *what], env=env, text=True, stdout=subprocess.PIPE)
 
     one, _ = run([sys.executable], "one").communicate()
     two, _ = run(launch, "two").communicate()
     assert one.count("Strongest surface feature") == two.count("Strongest surface feature") == 1
     (alone, losses), (together, both) = steps_of(tmp_path / "one"), steps_of(tmp_path / "two")
     assert alone["global_step"] == together["global_step"]  # steps of as many texts
-    assert both == pytest.approx(losses, abs=0.06)
+    assert both == pytest.approx(losses, abs=0.1)
     # Every row of the validation split counts once, the last batch too.
     model = inference.load(tmp_path / "two" / "model")
     rows = data.load_splits(str(tmp_path / "titles.csv"), seed=0)["validation"]
@@ -198,14 +196,23 @@ def test_two_processes_train_as_one_does_and_one_goes_on_where_two_were_killed(
     shares = [e["eval_accuracy"] for e in together["log_history"] if "eval_accuracy" in e]
     assert max(shares) == pytest.approx((found == np.array(rows["label"][:])).mean())
 
+    def begun():
+        """Whether there is a checkpoint that is whole."""
+        for state in (tmp_path / "killed").glob("checkpoints/checkpoint-*/trainer_state.json"):
+            with suppress(OSError, ValueError):  # half of it is there
+                return bool(json.loads(state.read_text()))
+        return False
+
     killed = run(launch, "killed")
-    checkpoints = tmp_path / "killed" / "checkpoints"
-    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+    while not begun():
         assert killed.poll() is None
-    os.killpg(killed.pid, signal.SIGKILL)
+    workers = psutil.Process(killed.pid).children(recursive=True)  # each in a session of its own
+    for each in (killed, *workers):
+        each.kill()
+    psutil.wait_procs(workers)
     killed.communicate()
     said, _ = run([sys.executable], "killed").communicate()
     assert "Going on from" in said
     state, again = steps_of(tmp_path / "killed")
     assert state["global_step"] == alone["global_step"]
-    assert again == pytest.approx(losses, abs=0.06)
+    assert again == pytest.approx(losses, abs=0.1)
