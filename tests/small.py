@@ -53,7 +53,7 @@ def classifier(splits, folder, seed=0, **settings):
     )
 
 
-def tiny_several(folder, tokenizer, names):
+def tiny_several(folder, tokenizer, names, seed=0, problem_type="multi_label_classification"):
     """Save an untrained BERT of a few thousand weights that gives a text any of these labels."""
     config = BertConfig(
         vocab_size=tokenizer.vocab_size,
@@ -63,9 +63,9 @@ def tiny_several(folder, tokenizer, names):
         intermediate_size=16,
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
-        problem_type="multi_label_classification",
+        problem_type=problem_type,
     )
-    set_seed(0)
+    set_seed(seed)
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

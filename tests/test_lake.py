@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -16,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, set_seed
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from cookbook import cli, export, inference, lake, offline
+from tests import small
 from tests.servers.hub import serving
 
 DEADLINE = 300  # for a hang: it takes seconds
@@ -30,18 +32,10 @@ def models(tmp_path_factory):
     """A BERT of some thousand weights that answers at random, exported; and another, in torch."""
     tokenizer = AutoTokenizer.from_pretrained(offline.minilm())
     root = tmp_path_factory.mktemp("models")
-    config = BertConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=16,
-        id2label={0: "clickbait", 1: "factual"},
-    )
+    about = {"problem_type": "single_label_classification"}
     for seed in (0, 1):
-        set_seed(seed)
-        BertForSequenceClassification(config).save_pretrained(root / f"{seed}")
-        tokenizer.save_pretrained(root / f"{seed}")
+        names = ["clickbait", "factual"]
+        small.tiny_several(root / f"{seed}", tokenizer, names, seed, **about)
     return export.export_onnx(root / "0", root / "exported", int8=False), root / "1"
 
 
@@ -174,11 +168,19 @@ def test_what_would_lose_or_mix_rows_is_refused(tiny, tmp_path):
         lake.answer_lake(source, tmp_path / "out", inference.load(tiny), ray="auto")
 
 
-def wait_for(condition):
+def wait_for(condition, run):
+    """Wait for it, or for the end of the process or thread that is to bring it about."""
     deadline = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        if isinstance(run, threading.Thread):
+            run.join(0.01)
+            if not run.is_alive():
+                return
+            continue
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(0.01)
+            return
 
 
 def test_a_driver_killed_at_any_moment_goes_on(tiny, titles, tmp_path):
@@ -191,9 +193,8 @@ def test_a_driver_killed_at_any_moment_goes_on(tiny, titles, tmp_path):
     for wanted in (0, 1, 3, 6, 10):
         run = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=where)
         try:
-            wait_for((target / "_run.json").exists)
-            while run.poll() is None and len([*target.glob("[01]/*")]) < wanted:
-                time.sleep(0.01)
+            wait_for((target / "_run.json").exists, run)
+            wait_for(lambda wanted=wanted: len([*target.glob("[01]/*")]) >= wanted, run)
         finally:
             run.kill()
         ends.append(run.wait())
@@ -234,7 +235,7 @@ def test_a_cluster_loses_a_machine_and_no_row(cluster, tiny, titles, tmp_path):
         )
     )
     run.start()
-    wait_for(lambda: len([*target.glob("[01]/*.parquet")]) >= 2 or not run.is_alive())
+    wait_for(lambda: len([*target.glob("[01]/*.parquet")]) >= 2, run)
     cluster.remove(cluster.second, allow_graceful=False)
     run.join(DEADLINE)
     (done,) = found
