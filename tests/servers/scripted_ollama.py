@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,8 +95,9 @@ class OllamaHandler(Handler):
             return self.give(200, shown)
         return self.chat(request)
 
+    @abstractmethod
     def chat(self, request: Json) -> None:
-        raise NotImplementedError
+        """Answer a question."""
 
     def send(self, answer: Said | Raw, model: str = "") -> None:
         if isinstance(answer, Raw):
