@@ -161,7 +161,7 @@ def choose_threshold(
 
 
 def compute_keyphrase_metrics(
-    tokenizer: PreTrainedTokenizerBase, k: int = 5
+    tokenizer: PreTrainedTokenizerBase, k: int = 5, keep: Sequence[str] = ()
 ) -> Callable[[EvalPrediction], dict[str, float]]:
     """Make the function that a `Seq2SeqTrainer` takes as `compute_metrics`.
 
@@ -171,6 +171,7 @@ def compute_keyphrase_metrics(
     Args:
         tokenizer: Turns ids back into text.
         k: Cut-off of the figures `@k`.
+        keep: The figures to return, for a log that can be read; all.
 
     Returns:
         A function from an `EvalPrediction` with token ids of shape (texts, tokens) to the figures
@@ -201,13 +202,18 @@ def compute_keyphrase_metrics(
             list(map(words.split_keywords, decoded(ids)))
             for ids in (prediction.predictions, prediction.label_ids)
         )
-        return keyphrase_metrics(texts, predictions, references, k)
+        figures = keyphrase_metrics(texts, predictions, references, k)
+        return {name: figures[name] for name in keep or figures}
 
     return compute
 
 
 def compute_marking_metrics(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, k: int = 5, threshold: float = 0.5
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    k: int = 5,
+    threshold: float = 0.5,
+    keep: Sequence[str] = (),
 ) -> Callable[[EvalPrediction], dict[str, float]]:
     """Make the function that a `Trainer` takes as `compute_metrics` where a model marks keywords.
 
@@ -220,6 +226,7 @@ def compute_marking_metrics(
         tokenizer: The model's, whose padding is left out.
         k: Cut-off of the figures `@k`.
         threshold: As for `marks.read_marks`.
+        keep: The figures to return, for a log that can be read; all.
 
     Returns:
         A function from an `EvalPrediction` with logits of shape (texts, tokens, 3) to the figures
@@ -251,9 +258,10 @@ def compute_marking_metrics(
             pieces = marks.of_pieces(texts[row], places[row], probable)
             found.append([name for name, _ in marks.read_marks(texts[row], pieces, threshold)])
             order.append(row)
-        return keyphrase_metrics(
+        figures = keyphrase_metrics(
             [texts[row] for row in order], found, [gold[row] for row in order], k
         )
+        return {name: figures[name] for name in keep or figures}
 
     return compute
 

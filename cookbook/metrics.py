@@ -138,11 +138,14 @@ def classification_metrics(
     return averages | _flat(table)
 
 
-def compute_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
+def compute_metrics(
+    names: Sequence[str], keep: Sequence[str] = ()
+) -> Callable[[EvalPrediction], dict[str, float]]:
     """Make the function that a `Trainer` takes as `compute_metrics`.
 
     Args:
         names: Label names in the order of their ids, such as `id2label.values()`.
+        keep: The figures to return, for a log that can be read; all.
 
     Returns:
         A function from an `EvalPrediction` with logits of shape (texts, labels) to the figures of
@@ -170,7 +173,8 @@ def compute_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str
             averages, table = _figures(true, predicted, names)
         if len(names) > _LOGGED:
             table = table[["f1"]].nsmallest(_WORST, "f1")
-        return averages | _flat(table)
+        figures = averages | _flat(table)
+        return {name: figures[name] for name in keep or figures}
 
     return compute
 

@@ -71,6 +71,8 @@ def test_trainer_figures_are_plain_floats_that_json_takes():
     assert {type(value) for value in figures.values()} == {float}
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert compute(((logits, "hidden states"), np.array([0, 1]))) == figures
+    few = metrics.compute_metrics(NAMES, keep=["f1_macro", "accuracy"])((logits, np.array([0, 1])))
+    assert list(few.items()) == [(name, figures[name]) for name in ("f1_macro", "accuracy")]
 
 
 def test_a_log_of_many_labels_has_the_averages_and_the_worst_three():
@@ -347,6 +349,7 @@ def test_padding_is_replaced_on_every_side(tokenizer):
     assert all(type(value) is float for value in figures.values())
     with pytest.raises(ValueError, match="include_for_metrics"):
         metrics.compute_keyphrase_metrics(tokenizer)(EvalPrediction([[1]], [[1]]))
+    assert metrics.compute_keyphrase_metrics(tokenizer, keep=["f1@M"])(both) == {"f1@M": 0.5}
 
 
 def test_marks_are_scored_as_keywords_in_whatever_order_and_padding_they_come(tokenizer):
@@ -370,5 +373,7 @@ def test_marks_are_scored_as_keywords_in_whatever_order_and_padding_they_come(to
     figures = compute(EvalPrediction(logits, None, inputs))
     assert figures["precision@M"] == 1
     assert figures["recall@M"] == pytest.approx((1 / 2 + 1 + 1) / 3)
+    few = metrics.compute_marking_metrics(validation, tokenizer, keep=["precision@M"])
+    assert few(EvalPrediction(logits, None, inputs)) == {"precision@M": 1}
     with pytest.raises(ValueError, match="include_for_metrics"):
         compute(EvalPrediction(logits, None))
