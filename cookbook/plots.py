@@ -88,6 +88,8 @@ def text_lengths(lengths: Mapping[str, Sequence[int]], limit: int | None = None)
 def loss_curves(log_history: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw training and validation loss, and mark where overfitting begins: at the lowest one.
 
+    Where the last is within a hundredth of the lowest nothing is marked.
+
     Args:
         log_history: `trainer.state.log_history`.
 
@@ -106,7 +108,7 @@ def loss_curves(log_history: Sequence[Mapping[str, Any]]) -> Figure:
     if len(validation):
         axes.plot(validation, marker="o", label="validation loss")
         spot, last = validation.idxmin(), validation.index[-1]
-        if spot < last:
+        if validation.iloc[-1] > 1.01 * validation.min():
             axes.axvspan(spot, last, color="grey", alpha=0.1)
             axes.axvline(spot, color="grey", linestyle=":", label="overfitting from here")
     axes.set(title="Loss", xlabel="epoch", ylabel="loss", ylim=(0, None))

@@ -176,6 +176,12 @@ def test_names_that_are_equal_or_numbers_have_a_bar_each():
     assert len({bar.get_y() for bar in axes.patches}) == 3
 
 
+def test_a_loss_that_stays_level_is_no_overfitting():
+    level = [*LOG[:1], *({"epoch": e, "eval_loss": v} for e, v in ((1, 0.5), (2, 0.4), (2, 0.401)))]
+    labels = [line.get_label() for line in plots.loss_curves(level).axes[0].lines]
+    assert labels == ["training loss", "validation loss"]
+
+
 def test_dollars_in_a_name_are_no_formula():
     figure = plots.top_bars({"words": pd.Series({"$HOME/$USER": 2, "$_$": 1})})
     figure.savefig(io.BytesIO(), format="png")
