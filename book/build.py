@@ -107,10 +107,14 @@ def reference(folder: Path) -> None:
 def members(name: str, pages: set[str], shown: set[object]) -> str:
     """Return the directives for what a module defines, or shows for one that has no page."""
     module = import_module(f"cookbook.{name}")
-    found = []
-    for node in ast.parse(inspect.getsource(module)).body:
+    found, constants = [], []
+    body = ast.parse(inspect.getsource(module)).body
+    for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.append(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_docstring(after):
+            names = ast.walk(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
+            constants += [each.id for each in names if isinstance(each, ast.Name)]
         elif isinstance(node, ast.ImportFrom) and node.module not in pages:
             found += [each.name for each in node.names if each.asname == each.name]
     lines = []
@@ -122,8 +126,15 @@ def members(name: str, pages: set[str], shown: set[object]) -> str:
         kind = "autoclass" if inspect.isclass(thing) else "autofunction"
         lines += [f".. {kind}:: cookbook.{name}.{each}"]
         lines += ["   :members:", ""] if kind == "autoclass" else [""]
+    for each in constants:
+        lines += [f".. autodata:: cookbook.{name}.{each}", "   :no-value:", ""]
     about = [f".. automodule:: cookbook.{name}", "   :no-members:", ""]
     return "\n".join(["```{eval-rst}", *about, *lines, "```", ""])
+
+
+def _is_docstring(node: ast.stmt | None) -> bool:
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def commands() -> str:

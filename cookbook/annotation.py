@@ -63,6 +63,7 @@ ANNOTATE, ANNOTATE_FORM = asset("annotate.txt"), asset("annotate_form.txt")
 TECH_EXAMPLES = tuple(
     (one.pop("text"), TechKeywords(**one)) for one in json.loads(asset("tech_keywords.json"))
 )
+"""Tech posts with their keywords, topics and summaries, which `annotate` shows the LLM."""
 
 
 def annotate(

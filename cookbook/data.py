@@ -29,15 +29,15 @@ if TYPE_CHECKING:  # datasets takes a second to import; reading a CSV doesn't ne
 
 SPLITS = ("train", "validation", "test")
 
-# The 32,000 headlines of Chakraborty, Paranjape, Kakarla and Ganguly, "Stop Clickbait" (ASONAM
-# 2016), MIT licence: one gzip file per label, one headline a line.
 CHAKRABORTY_2016 = "https://raw.githubusercontent.com/bhargaviparanjape/clickbait/master/dataset"
-# 2,000 tech posts of autumn 2023 with keywords, topic and summary by GPT-4: the data of the article
-# on tech keywords, by Ida Silfverskiöld, ISC licence.
+"""Where `read_chakraborty` finds 32,000 real headlines: Chakraborty, Paranjape, Kakarla and
+Ganguly, "Stop Clickbait" (ASONAM 2016), MIT licence; a gzip file per label, a headline a line."""
 POSTS_2023 = (
     "https://raw.githubusercontent.com/ilsilfverskiold/gpt-create-dataset/"
     "b3dbbd6c263c412ec8007ecccf1a2185939e1e39/processedData_1700838002264.csv"
 )
+"""Where `read_posts` finds 2,000 tech posts of autumn 2023 with keywords, topic and summary by
+GPT-4: the data of the article on tech keywords, by Ida Silfverskiöld, ISC licence."""
 
 
 def shipped(name: str) -> Path:

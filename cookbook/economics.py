@@ -94,7 +94,9 @@ class HostPrice:
 
 _PRICES = json.loads(files("cookbook").joinpath("assets/prices.json").read_text("utf-8"))
 API_PRICES = {row["name"]: ApiPrice(**row) for row in _PRICES["apis"]}
+"""Prices of LLMs by the token, by name; each says where and when it was read."""
 HOST_PRICES = {row["name"]: HostPrice(**row) for row in _PRICES["hosts"]}
+"""Prices of machines by the hour, by name; each says where and when it was read."""
 
 Price = TypeVar("Price", ApiPrice, HostPrice)
 

@@ -28,8 +28,6 @@ _BANDS, _BAND = 50, 5
 _LOOK, _ALIKE = 64, 0.35
 _LEAST = 85  # similarity from which that holds
 
-# What a reader would call cheating: signs that say nothing of the content. Each maps a text, its
-# full-width signs narrowed, to a number; yes/no signs to 0 or 1.
 SURFACE_FEATURES: dict[str, Callable[[str], float]] = {
     "has '!'": lambda text: "!" in text,
     "has '?'": lambda text: "?" in text or "؟" in text,
@@ -43,6 +41,8 @@ SURFACE_FEATURES: dict[str, Callable[[str], float]] = {
     "characters": len,
     "words": lambda text: len(words.tokens(text)),
 }
+"""What a reader would call cheating: signs that say nothing of the content. Each maps a text, its
+full-width signs narrowed, to a number; yes/no signs to 0 or 1."""
 
 
 def words_and_letters(C: float = 1.0) -> Pipeline:

@@ -59,10 +59,12 @@ SUBJECT = "Topic: {topic}\nStyle: {style}"
 # definition or example is another version by itself.
 WRITE, WRITE_LIST = asset("write.txt"), asset("write_list.txt")
 TOPICS, STYLES = (tuple(asset(f"{name}.txt").splitlines()) for name in ("topics", "styles"))
+"""What titles are written about, and in which manner, unless told otherwise."""
 CLICKBAIT = tuple(
     Label(one["name"], one["definition"], tuple(map(tuple, one["examples"])))
     for one in json.loads(asset("clickbait.json"))
 )
+"""The labels `clickbait` and `factual` with their definitions and examples."""
 _COLUMNS = ("text", "label", "topic", "style", "model", "prompt_version", "seed")
 
 

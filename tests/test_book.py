@@ -118,6 +118,9 @@ def test_every_module_has_a_page_with_what_it_offers(book):
     for name in ("load", "classify", "answer_file"):
         assert f'id="cookbook.inference.{name}"' in inference
     assert "_modules/cookbook/inference.html" in inference
+    prices = (book / "api" / "economics.html").read_text("utf-8")
+    assert 'id="cookbook.economics.API_PRICES"' in prices
+    assert "Prices of LLMs by the token" in prices
     assert "cookbook teach" in text(book, "api/cli")
 
 
