@@ -118,7 +118,7 @@ def ollama_server(model: str, host: str | None, timeout: float) -> Ollama:
         listed = {str(one.model).removesuffix(":latest"): one for one in found.client.list().models}
         about = listed[name]
     thinks = "thinking" in skills
-    return Ollama(found.client, name, timeout, about.digest or "", about.size, thinks)
+    return Ollama(found.client, name, timeout, about.digest or "", about.size or None, thinks)
 
 
 def ollama_client(host: str | None, timeout: float) -> ollama.Client:
