@@ -131,6 +131,43 @@ def answer_lake(
         return _told(out, str(target), len(parts), dict(bar))
 
 
+def sample(source: str | Path, column: str, rows: int, seed: int = 0) -> pd.Series:
+    """Draw rows of one column of a lake at random, as `tables.sample` does those of one table.
+
+    Every part is read once, piece by piece. One that can't be read is left out, with a warning that
+    names it.
+
+    Args:
+        source: As for `answer_lake`.
+        column: The column.
+        rows: Rows to draw; all, in their order, where there are fewer.
+        seed: Seed of the draw.
+
+    Raises:
+        FileNotFoundError: There are no files.
+        ValueError: None of them can be read.
+    """
+    root, _, parts = _parts(source)
+    reasons = []
+
+    def pieces() -> Iterator[pa.Table]:
+        for name, info in tqdm(parts.items(), desc="Read parts"):
+            with TemporaryDirectory() as folder:
+                try:
+                    path = Place(root.files, info.path).fetch(folder)
+                    yield from tables.chunks(path, [column], 1000)
+                except Exception as error:  # whatever is wrong with a part, the others go on
+                    reasons.append(f"{name}: {type(error).__name__}: {error}")
+
+    drawn = tables.draw(pieces(), column, rows, seed)
+    if reasons:
+        told = f"{len(reasons)} of {len(parts)} parts can't be read, such as {reasons[0]}"
+        if len(reasons) == len(parts):
+            raise ValueError(told)
+        warnings.warn(f"{told} They are left out.", stacklevel=2)
+    return drawn
+
+
 class _Part(NamedTuple):
     """What became of a part: its rows, why it failed, what was warned of."""
 
@@ -163,7 +200,7 @@ def _answer(
     return _Part(rows, "", tuple(str(each.message) for each in warned))
 
 
-def _parts(source: str | Path, out: Place) -> tuple[Place, str, dict[str, FileInfo]]:
+def _parts(source: str | Path, out: Place | None = None) -> tuple[Place, str, dict[str, FileInfo]]:
     """Return where a source is, its pattern, and its files by the names that their answers get."""
     root, pattern = split(source)
     parts: dict[str, FileInfo] = {}
@@ -180,6 +217,8 @@ def _parts(source: str | Path, out: Place) -> tuple[Place, str, dict[str, FileIn
         if name in parts:
             raise ValueError(f"{info.path} and {parts[name].path} would both become {name}.")
         parts[name] = info
+        if out is None:
+            continue
         answers = out.below(name).path
         if root.holds(out.below(name)) and matches(root.name_of(answers), pattern):
             raise ValueError(f"{out.path} is part of the source itself: name another target.")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cookbook import data, inference, labels, metrics, multilabel, tables, teach, words
+from cookbook import data, inference, labels, lake, metrics, multilabel, tables, teach, words
 from cookbook.models import configure
 
 
@@ -35,7 +35,8 @@ def teach_files(
 
     Args:
         models: Fine-tuned models of one kind: the teachers.
-        unlabelled: Table of texts, of any size.
+        unlabelled: Table of texts of any size, or a lake, as for `lake.answer_lake`: only what is
+            drawn is answered.
         labelled: Table of labelled texts, which teach and watch; without, a fifth of the texts with
             the teachers' own labels stands in for them, and nothing watches.
         measured: Tables of texts that stay unseen.
@@ -53,7 +54,8 @@ def teach_files(
     Raises:
         ValueError: As `teach.teach`.
     """
-    pool = tables.sample(unlabelled, text, sample, seed).sample(frac=1, random_state=seed).tolist()
+    draw = lake.sample if lake.is_lake(unlabelled) else tables.sample
+    pool = draw(unlabelled, text, sample, seed).sample(frac=1, random_state=seed).tolist()
     held_out = [cell for file in measured for cell in tables.sample(file, text, 10**9)]
     first = inference.load(models[0]).of_kind("classifier", "marker")
     marking = first.kind == "marker"

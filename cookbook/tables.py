@@ -143,7 +143,7 @@ def chunks(
 def sample(source: Table, column: str, rows: int, seed: int = 0, **options: str) -> pd.Series:
     """Draw rows of one column at random, without replacement, in the memory of as many.
 
-    Blank and missing cells aren't drawn. Reservoir sampling (Vitter 1985, algorithm R).
+    Blank and missing cells aren't drawn.
 
     Args:
         source: As for `chunks`.
@@ -162,16 +162,23 @@ def sample(source: Table, column: str, rows: int, seed: int = 0, **options: str)
         >>> sample(pd.DataFrame({"text": list("abc")}), "text", 5).tolist()
         ['a', 'b', 'c']
     """
+    return draw(chunks(source, [column], 1000, **options), column, rows, seed)
+
+
+def draw(pieces: Iterable[pa.Table], column: str, rows: int, seed: int = 0) -> pd.Series:
+    """Draw rows at random from the pieces of a table; see `sample`.
+
+    Reservoir sampling (Vitter 1985, algorithm R).
+    """
     rng, seen = np.random.default_rng(seed), 0
     drawn: dict[int, tuple[int, Any]] = {}
-    for piece in chunks(source, [column], 1000, **options):
-        for cell in piece.column(column).to_pylist():
-            if cell is None or not str(cell).strip():
-                continue
-            place = seen if seen < rows else int(rng.integers(seen + 1))
-            if place < rows:
-                drawn[place] = seen, cell
-            seen += 1
+    for cell in (cell for piece in pieces for cell in piece.column(column).to_pylist()):
+        if cell is None or not str(cell).strip():
+            continue
+        place = seen if seen < rows else int(rng.integers(seen + 1))
+        if place < rows:
+            drawn[place] = seen, cell
+        seen += 1
     return pd.Series([cell for _, cell in sorted(drawn.values(), key=lambda pair: pair[0])])
 
 

@@ -17,7 +17,7 @@ from cookbook.commands import Keywords, Seed, Task, Text, command
 @command
 def teach(
     models: Annotated[list[str], Argument(help="Fine-tuned models of one kind; or a task.")],
-    unlabelled: Annotated[str, Option(help="Table of texts: CSV, JSONL or Parquet.")] = "",
+    unlabelled: Annotated[str, Option(help="Table of texts, or a folder or store of them.")] = "",
     labelled: Annotated[str, Option(help="Table of labelled texts, which teach and watch.")] = "",
     measured: Annotated[list[str] | None, Option(help="Texts to stay unseen; repeatable.")] = None,
     out: Annotated[Path, Option(help="Folder for the rounds.")] = Path("taught"),

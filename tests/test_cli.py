@@ -360,11 +360,15 @@ def test_teach_makes_a_student_from_files_and_goes_on(trained, titles, tmp_path,
     made = (tmp_path / folder / "model.safetensors").stat().st_mtime_ns
     assert typed(*words).stdout == done.stdout
     assert (tmp_path / folder / "model.safetensors").stat().st_mtime_ns == made
-    # A key to the labels isn't needed.
-    alone = typed("teach", trained.folder, "--unlabelled", "pool.jsonl", "--text", "headline",
+    # A key to the labels isn't needed, and the texts may be several files.
+    (tmp_path / "pool").mkdir()
+    pool.head(50).to_json("pool/a.jsonl", orient="records", lines=True)
+    pool.tail(40).to_csv("pool/b.csv", index=False)
+    alone = typed("teach", trained.folder, "--unlabelled", "pool", "--text", "headline",
                   "--rounds", 1, "--epochs", 1, "--out", "alone")  # fmt: skip
     assert alone.exit_code == 0, alone.output
     assert alone.stdout.splitlines()[-1] == "alone/round-1/seed-0"
+    assert set(tables.read("alone/round-1/pool.parquet")["text"]) < set(pool["headline"])
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from pyarrow import fs
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
-from cookbook import cli, export, inference, lake, offline
+from cookbook import cli, export, inference, lake, offline, tables
 from tests import small
 from tests.servers.hub import serving
 
@@ -205,6 +205,23 @@ def test_a_driver_killed_at_any_moment_goes_on(tiny, titles, tmp_path):
     assert lake.answer_lake(source, target, tiny).answered == 20 - len(before)
     assert_whole(target, texts, tiny)
     assert not (target / "_half").exists()
+
+
+def test_texts_of_a_lake_are_drawn_as_those_of_one_table(titles, tmp_path):
+    texts = parts_of(tmp_path / "in", titles, parts=4, rows=50)
+    every = [text for name in sorted(texts) for text in texts[name]]
+    pattern = f"{tmp_path}/in/*/*.parquet"
+    assert lake.sample(pattern, "text", 1000).tolist() == every
+    drawn = tables.sample(pd.DataFrame({"text": every}), "text", 30, seed=1)
+    assert lake.sample(pattern, "text", 30, seed=1).tolist() == drawn.tolist()
+    bad = tmp_path / "in" / "0" / "bad.parquet"
+    bad.write_text("no Parquet")
+    with pytest.warns(UserWarning, match=r"1 of 5 parts can't be read, such as 0/bad\.parquet"):
+        assert lake.sample(pattern, "text", 1000).tolist() == every
+    with pytest.raises(ValueError, match="has no column 'title'"):
+        lake.sample(pattern, "title", 10)
+    with pytest.raises(FileNotFoundError, match="holds no files"):
+        lake.sample(f"{tmp_path}/in/*.csv", "text", 10)
 
 
 @pytest.fixture(scope="module")
