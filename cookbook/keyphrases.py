@@ -131,6 +131,17 @@ def keyphrase_metrics(
     return figures
 
 
+def kept(figures: dict[str, float], keep: Sequence[str]) -> dict[str, float]:
+    """Return the figures of these names, in their order; all where none is named.
+
+    Raises:
+        ValueError: There is no such figure.
+    """
+    if unknown := [name for name in keep if name not in figures]:
+        raise ValueError(f"No figure is called {unknown[0]!r}; there are: {', '.join(figures)}.")
+    return {name: figures[name] for name in keep or figures}
+
+
 def choose_threshold(
     find: Callable[[float], Phrases],
     texts: Sequence[str],
@@ -171,14 +182,14 @@ def compute_keyphrase_metrics(
     Args:
         tokenizer: Turns ids back into text.
         k: Cut-off of the figures `@k`.
-        keep: The figures to return, for a log that can be read; all.
+        keep: Names of the figures to return, for a log that can be read; all.
 
     Returns:
         A function from an `EvalPrediction` with token ids of shape (texts, tokens) to the figures
         of `keyphrase_metrics`. -100, which stands for padding, is left out.
 
     Raises:
-        ValueError: The inputs are missing.
+        ValueError: The inputs are missing, or there is no such figure.
 
     Example:
         >>> from transformers import AutoTokenizer, EvalPrediction
@@ -203,7 +214,7 @@ def compute_keyphrase_metrics(
             for ids in (prediction.predictions, prediction.label_ids)
         )
         figures = keyphrase_metrics(texts, predictions, references, k)
-        return {name: figures[name] for name in keep or figures}
+        return kept(figures, keep)
 
     return compute
 
@@ -226,14 +237,14 @@ def compute_marking_metrics(
         tokenizer: The model's, whose padding is left out.
         k: Cut-off of the figures `@k`.
         threshold: As for `marks.read_marks`.
-        keep: The figures to return, for a log that can be read; all.
+        keep: Names of the figures to return, for a log that can be read; all.
 
     Returns:
         A function from an `EvalPrediction` with logits of shape (texts, tokens, 3) to the figures
         of `keyphrase_metrics`.
 
     Raises:
-        ValueError: The inputs are missing.
+        ValueError: The inputs are missing, or there is no such figure.
     """
     texts, gold = dataset["text"][:], list(map(words.split_keywords, dataset["keywords"][:]))
     padding = [tokenizer.pad_token_id, -100]
@@ -261,7 +272,7 @@ def compute_marking_metrics(
         figures = keyphrase_metrics(
             [texts[row] for row in order], found, [gold[row] for row in order], k
         )
-        return {name: figures[name] for name in keep or figures}
+        return kept(figures, keep)
 
     return compute
 

@@ -17,6 +17,7 @@ from cookbook.keyphrases import choose_threshold as choose_threshold
 from cookbook.keyphrases import compute_keyphrase_metrics as compute_keyphrase_metrics
 from cookbook.keyphrases import compute_marking_metrics as compute_marking_metrics
 from cookbook.keyphrases import f1_of as f1_of
+from cookbook.keyphrases import kept
 from cookbook.keyphrases import keyphrase_matches as keyphrase_matches
 from cookbook.keyphrases import keyphrase_metrics as keyphrase_metrics
 from cookbook.label_cells import label_names
@@ -145,7 +146,7 @@ def compute_metrics(
 
     Args:
         names: Label names in the order of their ids, such as `id2label.values()`.
-        keep: The figures to return, for a log that can be read; all.
+        keep: Names of the figures to return, for a log that can be read; all.
 
     Returns:
         A function from an `EvalPrediction` with logits of shape (texts, labels) to the figures of
@@ -173,8 +174,7 @@ def compute_metrics(
             averages, table = _figures(true, predicted, names)
         if len(names) > _LOGGED:
             table = table[["f1"]].nsmallest(_WORST, "f1")
-        figures = averages | _flat(table)
-        return {name: figures[name] for name in keep or figures}
+        return kept(averages | _flat(table), keep)
 
     return compute
 

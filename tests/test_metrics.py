@@ -73,6 +73,8 @@ def test_trainer_figures_are_plain_floats_that_json_takes():
     assert compute(((logits, "hidden states"), np.array([0, 1]))) == figures
     few = metrics.compute_metrics(NAMES, keep=["f1_macro", "accuracy"])((logits, np.array([0, 1])))
     assert list(few.items()) == [(name, figures[name]) for name in ("f1_macro", "accuracy")]
+    with pytest.raises(ValueError, match="No figure is called 'f1_makro'; there are: accuracy, "):
+        metrics.compute_metrics(NAMES, keep=["f1_makro"])((logits, np.array([0, 1])))
 
 
 def test_a_log_of_many_labels_has_the_averages_and_the_worst_three():
