@@ -134,18 +134,18 @@ def answer_lake(
 def sample(source: str | Path, column: str, rows: int, seed: int = 0) -> pd.Series:
     """Draw rows of one column of a lake at random, as `tables.sample` does those of one table.
 
-    Every part is read once, piece by piece. One that can't be read is left out, with a warning that
-    names it.
+    Every part is read once, piece by piece. What can't be read of one is left out, with a warning
+    that names it.
 
     Args:
         source: As for `answer_lake`.
-        column: The column.
-        rows: Rows to draw; all, in their order, where there are fewer.
-        seed: Seed of the draw.
+        column: As for `tables.sample`, and so are `rows` and `seed`.
+        rows: How many.
+        seed: Of the draw.
 
     Raises:
         FileNotFoundError: There are no files.
-        ValueError: None of them can be read.
+        ValueError: Nothing of them can be read.
     """
     root, _, parts = _parts(source)
     reasons = []
@@ -161,10 +161,10 @@ def sample(source: str | Path, column: str, rows: int, seed: int = 0) -> pd.Seri
 
     drawn = tables.draw(pieces(), column, rows, seed)
     if reasons:
-        told = f"{len(reasons)} of {len(parts)} parts can't be read, such as {reasons[0]}"
-        if len(reasons) == len(parts):
+        told = f"{len(reasons)} of {len(parts)} parts can't be read whole, such as {reasons[0]}"
+        if drawn.empty:
             raise ValueError(told)
-        warnings.warn(f"{told} They are left out.", stacklevel=2)
+        warnings.warn(f"{told} The rest of them is left out.", stacklevel=2)
     return drawn
 
 

@@ -216,7 +216,9 @@ def test_texts_of_a_lake_are_drawn_as_those_of_one_table(titles, tmp_path):
     assert lake.sample(pattern, "text", 30, seed=1).tolist() == drawn.tolist()
     bad = tmp_path / "in" / "0" / "bad.parquet"
     bad.write_text("no Parquet")
-    with pytest.warns(UserWarning, match=r"1 of 5 parts can't be read, such as 0/bad\.parquet"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 5 parts can't be read whole, such as 0/bad\.parquet"
+    ):
         assert lake.sample(pattern, "text", 1000).tolist() == every
     with pytest.raises(ValueError, match="has no column 'title'"):
         lake.sample(pattern, "title", 10)
