@@ -102,8 +102,10 @@ def surface_giveaways(texts: pd.Series, labels: pd.Series) -> pd.DataFrame:
     often = often[often >= min(5, len(labels))]
     # How many texts of a label have a word.
     pairs = each.to_frame("word").join(labels.reset_index(drop=True).rename("label").explode())
-    having = pd.crosstab(pairs["word"], pairs["label"]).reindex(often.index, fill_value=0)
     sizes = labels.explode().value_counts()
+    having = pd.crosstab(pairs["word"], pairs["label"]).reindex(
+        index=often.index, columns=sizes.index, fill_value=0
+    )
     names = sorted(sizes.index, key=str)
     several = labels.map(lambda own: isinstance(own, list)).any()
     rows = []
@@ -125,9 +127,7 @@ def surface_giveaways(texts: pd.Series, labels: pd.Series) -> pd.DataFrame:
             rows.append((feature, name, (1 + distance) / 2, *means, distance > critical))
     columns = ["feature", "label", "score", "mean_in", "mean_out", "flagged"]
     table = pd.DataFrame(rows, columns=columns).astype({"flagged": bool})
-    if (
-        len(names) == 2 and not several
-    ):  # what tells one from the rest tells the other as well: say it once
+    if len(names) == 2 and not several:  # what tells one tells the other as well: say it once
         table = table[table["mean_in"] >= table["mean_out"]].drop_duplicates("feature")
     return table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
 

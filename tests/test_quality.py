@@ -75,6 +75,12 @@ def test_a_giveaway_of_a_rare_label_is_seen(frame):
     assert ("has '!'", "rare") in list(zip(flagged["feature"], flagged["label"], strict=True))
 
 
+def test_a_label_whose_texts_have_no_word_is_checked_too():
+    marks = pd.DataFrame({"text": ["!!!", "😀", "a b", "c d"], "label": list("xxyy")})
+    assert set(quality.check(marks).giveaways["label"]) == {"x", "y"}
+    assert len(quality.surface_giveaways(marks["text"].head(2), pd.Series(["x", "y"])))
+
+
 def test_random_labels_give_nothing_away(frame):
     shuffled = frame["label"].sample(frac=1, random_state=0).to_numpy()
     table = quality.surface_giveaways(frame["text"], pd.Series(shuffled))
