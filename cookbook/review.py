@@ -19,7 +19,6 @@ from tqdm.auto import tqdm
 
 from cookbook import data as datasets
 from cookbook import inference, quality, tables, words
-from cookbook.answers import beside
 from cookbook.decisions import AT_RANDOM, COLUMNS, folded, key_of
 from cookbook.decisions import Agreement as Agreement
 from cookbook.decisions import Reviewed as Reviewed
@@ -92,8 +91,8 @@ def _doubtful(rows: pd.DataFrame, column: str, keywords: bool, several: bool) ->
     was = ranked["keywords" if keywords else "label"]
     ranked["was"] = was.map("|".join) if several else was.astype(str)
     doubt = "not in the text: " if keywords else "the other texts suggest "
-    ranked["why"] = np.where(said == ranked["was"], "", doubt + said)
-    ranked.loc[said == "", "why"] = ""
+    same = ranked["suggested"].map(sorted) == was.map(sorted) if several else said == ranked["was"]
+    ranked["why"] = np.where(same | (said == ""), "", doubt + said)
     return ranked
 
 
@@ -279,8 +278,3 @@ def choices(
     column = tables.read(data, [label])[label]
     named = label_sets(column).explode() if several else datasets.label_names(column)
     return named.dropna().value_counts().index.tolist(), several
-
-
-def file_beside(path: str | Path) -> Path:
-    """Return the usual name of a table's decisions: `titles.review.csv` beside `titles.csv`."""
-    return beside(Path(path), "review")

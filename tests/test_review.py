@@ -48,6 +48,13 @@ def test_doubtful_labels_come_first_and_say_why(flipped):
     assert told.str.startswith("the other texts suggest ").sum() >= 10
 
 
+def test_a_suggestion_of_the_labels_that_are_there_is_no_doubt():
+    said = {"wish|calm": "I wish for a calm sea", "calm": "A calm lake", "wish": "We wish you luck"}
+    rows = [(f"{text}, part {n}", label) for label, text in said.items() for n in range(12)]
+    queue = review.queue(pd.DataFrame(rows, columns=["text", "label"]), several=True)
+    assert set(queue["why"]) == {""}
+
+
 def test_doubtful_keywords_are_those_that_do_not_stand_in_the_text():
     posts = pd.DataFrame({"text": ["Go is fast", "Rust too"], "keywords": ["Go", "Rust; Haskell"]})
     queue = review.queue(posts, keywords="keywords")
