@@ -6,7 +6,9 @@ As in KPEval (https://github.com/uclanlp/KPEval, exact matching), which follows 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -252,19 +254,22 @@ def compute_marking_metrics(
     def bare(ids: Any) -> np.ndarray:
         return ~np.isin(ids, padding)
 
-    rows, places = {}, []
+    rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    places = []
     for row, (ids, ends) in enumerate(
         zip(dataset["input_ids"][:], dataset["offset_mapping"][:], strict=True)
     ):
-        rows[tuple(np.array(ids)[bare(ids)])] = row
+        rows[tuple(np.array(ids)[bare(ids)])].append(row)
         places.append(np.array(ends)[bare(ids)])
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         if prediction.inputs is None:
             raise ValueError('Set include_for_metrics=["inputs"] in the training arguments.')
         found, order = [], []
+        # Texts that differ in case only may have the same ids: each of them counts.
+        left = {ids: cycle(those) for ids, those in rows.items()}
         for ids, logits in zip(prediction.inputs, prediction.predictions, strict=True):
-            row = rows[tuple(ids[bare(ids)])]
+            row = next(left[tuple(ids[bare(ids)])])
             probable = softmax(logits[bare(ids)].astype(float), axis=-1)[:, 1:]
             pieces = marks.of_pieces(texts[row], places[row], probable)
             found.append([name for name, _ in marks.read_marks(texts[row], pieces, threshold)])

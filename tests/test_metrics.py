@@ -379,3 +379,15 @@ def test_marks_are_scored_as_keywords_in_whatever_order_and_padding_they_come(to
     assert few(EvalPrediction(logits, None, inputs)) == {"precision@M": 1}
     with pytest.raises(ValueError, match="include_for_metrics"):
         compute(EvalPrediction(logits, None))
+
+
+def test_texts_that_differ_in_case_only_are_scored_each_by_its_own_keywords(tokenizer):
+    rows = {"text": ["We use Redis and Go", "We use redis and go"], "keywords": ["Redis", "go"]}
+    splits = DatasetDict(validation=Dataset.from_dict(rows))
+    validation = features.tokenize_marker(splits, tokenizer)["validation"]
+    inputs = np.array(validation["input_ids"][:])
+    assert (inputs[0] == inputs[1]).all()
+    logits = np.eye(3, dtype=np.float32)[np.array(validation["labels"][:]).clip(0)] * 9
+    compute = metrics.compute_marking_metrics(validation, tokenizer)
+    for _ in range(2):  # after each epoch
+        assert compute(EvalPrediction(logits, None, inputs))["f1@M"] == 1
