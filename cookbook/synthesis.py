@@ -20,22 +20,15 @@ import pandas as pd
 from pydantic import Field, create_model
 
 from cookbook import tables
-from cookbook.annotation import ANNOTATE, TechKeywords, annotate, asset, turn
-from cookbook.answers import Answer, Run, Synthesis, fingerprint, read_json
+from cookbook.annotation import ANNOTATE as ANNOTATE
+from cookbook.annotation import TechKeywords as TechKeywords
+from cookbook.annotation import annotate as annotate
+from cookbook.annotation import asset, turn
+from cookbook.answers import Answer, Run, fingerprint, read_json
+from cookbook.answers import Synthesis as Synthesis
 from cookbook.llm import Llm, connect, in_order
 from cookbook.quality import first_duplicate
 from cookbook.words import ENDS, tokens
-
-__all__ = [
-    "ANNOTATE",
-    "Label",
-    "Synthesis",
-    "TechKeywords",
-    "annotate",
-    "generate_texts",
-    "more_like",
-    "tidy",
-]
 
 
 @dataclass(frozen=True)
@@ -238,7 +231,7 @@ def more_like(
                 f"{one!r} is (nearly) {unseen[place]!r}, which is measured on: take mistakes on "
                 "the validation split."
             )
-    groups = min(groups, len(shown))
+    groups = min(groups, len(set(map(str.lower, shown))))  # what the vectors see
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit_transform(shown)
     found = KMeans(groups, random_state=0, n_init=3).fit_predict(vectors)
     rows = []

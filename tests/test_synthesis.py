@@ -416,6 +416,15 @@ def test_more_is_written_in_the_manner_of_mistakes_for_every_label_alike(tmp_pat
         assert {"is clickbait:" in one for one in kinds} == {True, False}
 
 
+def test_mistakes_that_differ_in_case_only_are_one_group(tmp_path):
+    mistakes = pd.DataFrame({"text": ["Tea time is here", "TEA TIME IS HERE", "tea time is here"]})
+    with serving(title) as server:
+        options = {"groups": 3, "per_label": 2, "concurrency": 1, "host": server.url}
+        rows = more_like(mistakes, tmp_path / "more.csv", **options)
+    assert len(set(rows["like"])) == 1
+    assert len(rows) == 4
+
+
 def test_mistakes_on_what_is_measured_on_are_refused(tmp_path):
     mistakes = pd.DataFrame({"text": ["Tea is up", "The ferry sank off Norway"]})
     with pytest.raises(ValueError, match="take mistakes on the validation split"):
