@@ -77,12 +77,10 @@ class OpenAi:
         room = "max_tokens" if "max_tokens" not in self.lacks else "max_completion_tokens"
         names = {"temperature": "temperature", "seed": "seed", "num_predict": room}
         question = {names[name]: value for name, value in options.items() if name in names}
-        ways = {"json_schema": {"json_schema": {"name": "answer", "schema": schema}}}
-        ways |= {"json_object": {}}
-        for way, form in ways.items():
-            if schema and way not in self.lacks:
-                question["response_format"] = {"type": way, **form}
-                break
+        named = {"name": "answer", "schema": schema}
+        forms: list[Json] = [{"type": "json_schema", "json_schema": named}, {"type": "json_object"}]
+        if schema and (left := [form for form in forms if form["type"] not in self.lacks]):
+            question["response_format"] = left[0]
         return {name: value for name, value in question.items() if name not in self.lacks}
 
     def _simpler(self, question: Json, cause: str) -> bool:
@@ -114,7 +112,7 @@ class OpenAi:
         used = getattr(said, "usage", None)
         tokens = getattr(used, "prompt_tokens", 0) or 0, getattr(used, "completion_tokens", 0) or 0
         if getattr(message, "refusal", None) or choice.finish_reason == "content_filter":
-            return Answer(content or str(message.refusal), "refused", *tokens)
+            return Answer(content or str(message.refusal or ""), "refused", *tokens)
         # What such servers call it, and what OpenRouter does.
         thoughts = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
         return whole(content, any(thoughts), choice.finish_reason, tokens)
