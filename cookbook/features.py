@@ -237,6 +237,8 @@ def _encode(
     for row, value in enumerate(texts):
         if not isinstance(value, str) or (what == "target" and not value.strip()):
             raise ValueError(f"Row {row} of split {split!r}: {value!r} in {column!r} is no {what}.")
+    if not texts:
+        raise ValueError(f"Split {split!r} has no rows: leave it out.")
     options: Any = {"return_attention_mask": False, "return_token_type_ids": False}
     # Cut afterwards instead of in the tokenizer, which doesn't tell what it has cut.
     tokens = tokenizer(**{side: texts}, verbose=False, **options)["input_ids"]
@@ -254,10 +256,8 @@ def _encode(
         options |= {side: [texts[i] for i in cut], "truncation": True, "max_length": limit}
         for i, ids in zip(cut, tokenizer(**options)["input_ids"], strict=True):
             tokens[i] = ids
-    # Arrow arrays straight from the flat tokens: several times faster than a map over rows.
-    offsets = np.cumsum([0, *map(len, tokens)], dtype=np.int32)
-    flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int32, count=int(offsets[-1]))
-    return pa.ListArray.from_arrays(offsets, flat)
+    # An Arrow array straight from the tokens: several times faster than a map over rows.
+    return pa.array(tokens, pa.list_(pa.int32()))
 
 
 def _add(splits: DatasetDict, made: Mapping[str, dict[str, pa.Array]]) -> DatasetDict:

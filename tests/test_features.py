@@ -96,6 +96,13 @@ def wordwise():
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", pad_token="<pad>")
 
 
+def test_a_split_without_rows_is_named(wordwise):
+    splits = dataset("a a", "a")
+    splits["test"] = splits["train"].select([])
+    with pytest.raises(ValueError, match="Split 'test' has no rows: leave it out"):
+        features.tokenize(splits, wordwise)
+
+
 def test_a_text_without_a_token_is_named(wordwise):
     with pytest.raises(ValueError, match="Row 1 of split 'train': '!!!' has no token"):
         features.tokenize(dataset("a a", "!!!", "a"), wordwise)
