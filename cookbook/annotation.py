@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from tqdm.auto import tqdm
 from cookbook import tables
 from cookbook.answers import Journal, Run, Synthesis, fingerprint, json_values, tolerant, validated
 from cookbook.llm import Llm, connect, in_order
+from cookbook.tables import asset as asset
 from cookbook.words import join_keywords, tokens
 
 # Bounded, or a small model may write without end.
@@ -37,16 +37,6 @@ class TechKeywords(BaseModel):
     keywords: Keywords
     topic: Annotated[str, Field(min_length=2, max_length=60)]
     summary: Phrase
-
-
-def asset(name: str) -> str:
-    """Read a text that comes with the package.
-
-    Example:
-        >>> asset("styles.txt").splitlines()[0]
-        'a plain statement'
-    """
-    return files("cookbook").joinpath("assets", name).read_text("utf-8").removesuffix("\n")
 
 
 def turn(asked: str, said: Any) -> list[dict[str, str]]:

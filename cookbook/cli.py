@@ -72,7 +72,7 @@ def titles(
         cookbook titles --model gpt-4o --base-url https://api.openai.com/v1
     """
     options = _server(locals())
-    options["topics"] = _lines(topics) if topics else cookbook.synthesis.TOPICS
+    options["topics"] = cookbook.tables.lines(topics) if topics else cookbook.synthesis.TOPICS
     return cookbook.synthesis.generate_texts(**options)
 
 
@@ -84,14 +84,6 @@ def _server(options: dict[str, Any]) -> dict[str, Any]:
         about = {"timeout": options["timeout"], "base_url": base_url, "key": key}
         options["model"] = cookbook.llm.connect(options["model"], **about)
     return options
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} isn't UTF-8 (byte {error.start}). Save it as UTF-8.") from None
-    return [line.strip() for line in lines if line.strip()]
 
 
 @command

@@ -13,10 +13,11 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, TypeVar
 
 import pandas as pd
+
+from cookbook.tables import asset
 
 _SECONDS_PER_DAY = 24 * 60 * 60
 
@@ -92,7 +93,7 @@ class HostPrice:
         _require({f"The price of {self.name}'s requests": self.per_million_requests})
 
 
-_PRICES = json.loads(files("cookbook").joinpath("assets/prices.json").read_text("utf-8"))
+_PRICES = json.loads(asset("prices.json"))
 API_PRICES = {row["name"]: ApiPrice(**row) for row in _PRICES["apis"]}
 """Prices of LLMs by the token, by name; each says where and when it was read."""
 HOST_PRICES = {row["name"]: HostPrice(**row) for row in _PRICES["hosts"]}

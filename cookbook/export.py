@@ -14,7 +14,8 @@ import numpy as np
 
 from cookbook import extra
 from cookbook.models import load
-from cookbook.runtimes import Onnx, read_json
+from cookbook.runtimes import Onnx
+from cookbook.tables import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata, resources
+from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from cookbook.formats import require
 from cookbook.labels import encode_labels, names_of
 from cookbook.metrics import load_metrics, save_metrics
 from cookbook.models import load
+from cookbook.tables import asset, read_json
 
-_RULES = yaml.safe_load((resources.files("cookbook") / "assets/hub.yaml").read_text("utf-8"))
+_RULES = yaml.safe_load(asset("hub.yaml"))
 _CARDS = jinja2.Environment(loader=jinja2.PackageLoader("cookbook", "assets"))
 _CARDS.globals["frame"] = pd.DataFrame
 _MARK = ".staged.json"  # what a folder was staged for, and which files are ours; never pushed
@@ -220,7 +221,7 @@ def push(
         ConnectionError: The upload broke off.
     """
     folder = Path(folder)
-    staged = _mark(folder)
+    staged = read_json(folder / _MARK)
     name, kind = staged.get("repo_id", ""), staged.get("repo_type", "")
     if not kind or repo_id not in (None, name):
         raise ValueError(
@@ -267,7 +268,7 @@ def _staging(
     if unknown := sorted(set(head) - set(_RULES["head"])):
         raise TypeError(f"A card has no {', '.join(unknown)}; name any of {_RULES['head']}.")
     target = Path(folder or f"to_push/{kind}s/{name}")
-    if target.is_file() or _files(target) != _mark(target).get("files", {}):
+    if target.is_file() or _files(target) != read_json(target / _MARK).get("files", {}):
         raise FileExistsError(
             f"{target} holds what no staging put there, or what was changed since: move that "
             "away, or name another folder."
@@ -288,11 +289,6 @@ def _staging(
         if target.exists():
             target.rename(Path(temporary, "old"))
         stage.rename(target)
-
-
-def _mark(folder: Path) -> dict[str, Any]:
-    path = folder / _MARK
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def _files(folder: Path) -> dict[str, int]:

@@ -132,13 +132,13 @@ def answer_lake(
 
 
 def sample(source: str | Path, column: str, rows: int, seed: int = 0) -> pd.Series:
-    """Draw rows of one column of a lake at random, as `tables.sample` does those of one table.
+    """Draw rows of one column at random, as `tables.sample`, which this is for one table.
 
-    Every part is read once, piece by piece. What can't be read of one is left out, with a warning
-    that names it.
+    Every part of a lake is read once, piece by piece. What can't be read of one is left out, with a
+    warning that names it.
 
     Args:
-        source: As for `answer_lake`.
+        source: A table, or a lake as for `answer_lake`.
         column: As for `tables.sample`, and so are `rows` and `seed`.
         rows: How many.
         seed: Of the draw.
@@ -147,6 +147,8 @@ def sample(source: str | Path, column: str, rows: int, seed: int = 0) -> pd.Seri
         FileNotFoundError: There are no files.
         ValueError: Nothing of them can be read.
     """
+    if not is_lake(source):
+        return tables.sample(source, column, rows, seed)
     root, _, parts = _parts(source)
     reasons = []
 

@@ -54,8 +54,7 @@ def teach_files(
     Raises:
         ValueError: As `teach.teach`.
     """
-    draw = lake.sample if lake.is_lake(unlabelled) else tables.sample
-    pool = draw(unlabelled, text, sample, seed).sample(frac=1, random_state=seed).tolist()
+    pool = lake.sample(unlabelled, text, sample, seed).sample(frac=1, random_state=seed).tolist()
     held_out = [cell for file in measured for cell in tables.sample(file, text, 10**9)]
     first = inference.load(models[0]).of_kind("classifier", "marker")
     marking = first.kind == "marker"

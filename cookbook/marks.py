@@ -9,8 +9,6 @@ import numpy as np
 
 from cookbook.words import DOTTED, fold, places, spans
 
-_DOTTED = re.compile(DOTTED)
-
 
 def token_places(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
     """Return where tokens stand, shape (tokens, 2), without the space that some begin with.
@@ -120,7 +118,7 @@ def read_marks(text: str, marks: np.ndarray, threshold: float = 0.5) -> list[tup
     """
     there, ends = places(text), _ends(text)
     inside, begins = marks.sum(axis=1), marks[:, 0] > marks[:, 1]
-    for dotted in _DOTTED.finditer(text):  # '2.1.0' and 'Next.js' are inside or outside as a whole
+    for dotted in re.finditer(DOTTED, text):  # '2.1.0' and 'Next.js' are in or out as a whole
         parts = (ends[:, 0] >= dotted.start()) & (ends[:, 1] <= dotted.end())
         inside[parts] = inside[parts].mean()
         begins[np.flatnonzero(parts)[1:]] = False

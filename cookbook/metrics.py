@@ -22,7 +22,7 @@ from cookbook.keyphrases import keyphrase_matches as keyphrase_matches
 from cookbook.keyphrases import keyphrase_metrics as keyphrase_metrics
 from cookbook.label_cells import label_names
 from cookbook.multilabel import figures_of
-from cookbook.tables import write_atomically
+from cookbook.tables import write_json
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -358,9 +358,7 @@ def save_metrics(folder: str | Path, /, **results: Any) -> Path:
     """
     # JSON has no NaN and no infinity: written, read as None, and written again.
     plain = json.loads(json.dumps(results, default=_as_json), parse_constant=lambda _: None)
-    content = json.dumps(plain, indent=1, ensure_ascii=False)
-    path = Path(folder, "metrics.json")
-    return write_atomically(path, lambda half: half.write_text(f"{content}\n", "utf-8"))
+    return write_json(Path(folder, "metrics.json"), plain)
 
 
 def load_metrics(path: str | Path) -> dict[str, Any]:

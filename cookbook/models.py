@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from scipy.special import expit, softmax
 from tqdm.auto import tqdm
 
 from cookbook import marks, words
-from cookbook.runtimes import EXPORTED, Torch, read_json, read_network, read_tokenizer
-from cookbook.tables import strings, write_atomically
+from cookbook.runtimes import EXPORTED, Torch, read_network, read_tokenizer
+from cookbook.tables import read_json, strings, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -292,8 +291,7 @@ def configure(folder: str | Path, **settings: Any) -> Path:
         raise FileNotFoundError(f"There is no model in {folder}: no config.json.")
     changed = read_json(path) | settings
     kept = {name: value for name, value in changed.items() if settings.get(name, 0) is not None}
-    content = json.dumps(kept, indent=2, ensure_ascii=False)
-    write_atomically(path, lambda half: half.write_text(f"{content}\n", "utf-8"))
+    write_json(path, kept, 2)
     return Path(folder)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -69,23 +68,19 @@ def build(
         gr.HTML(f"<h1>{escape(title)}</h1><p>{escape(told)}</p>", elem_classes="head")
         with gr.Tab("One text"), gr.Row():
             answer = partial(_answer, loaded)
-            _one_text(answer, verb, result, examples or _asset(samples).splitlines())
+            _one_text(answer, verb, result, examples or tables.asset(samples).splitlines())
         with gr.Tab("Many texts"):
             _many_texts(partial(_answer_all, loaded))
     fonts = ("system-ui", "sans-serif")  # those of the reader's machine
     page.launch = partial(
         page.launch,
         theme=gr.themes.Default(primary_hue="blue", font=fonts, font_mono=fonts),
-        css=_asset("page.css"),
+        css=tables.asset("page.css"),
         max_file_size=_LARGEST,
         footer_links=[],
         run_history=False,
     )
     return page
-
-
-def _asset(name: str) -> str:
-    return files("cookbook").joinpath("assets", name).read_text("utf-8")
 
 
 # --- What stands on the page ---------------------------------------------------------------------

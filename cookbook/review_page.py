@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from functools import partial
 from html import escape
-from importlib.resources import files
 from typing import Any
 
-from cookbook import extra, words
+from cookbook import extra, tables, words
 from cookbook.review import Review
 
 with extra("deploy"):
@@ -74,16 +73,12 @@ def build(review: Review, title: str = "Review") -> gr.Blocks:
     page.launch = partial(
         page.launch,
         theme=theme,
-        css=_asset("page.css"),
-        head=f"<script>{_asset('review.js')}</script>",
+        css=tables.asset("page.css"),
+        head=f"<script>{tables.asset('review.js')}</script>",
         footer_links=[],
         run_history=False,
     )
     return page
-
-
-def _asset(name: str) -> str:
-    return files("cookbook").joinpath("assets", name).read_text("utf-8")
 
 
 def _act(

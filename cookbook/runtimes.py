@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +14,11 @@ import numpy as np
 
 from cookbook import extra
 from cookbook.marks import token_places
+from cookbook.tables import read_json
 
 # Neither torch nor transformers is imported up here: an exported model needs neither.
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file of settings; {} where it isn't there."""
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def read_network(folder: Path, kind: str, dtype: str) -> PreTrainedModel:

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -366,6 +367,40 @@ def write_atomically(path: str | Path, save: Callable[[Path], Any]) -> Path:
     finally:
         half.unlink(missing_ok=True)
     return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file of settings; {} where it isn't there."""
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def write_json(path: str | Path, value: Any, indent: int = 1) -> Path:
+    """Write a value as JSON, whole or not at all."""
+    content = json.dumps(value, indent=indent, ensure_ascii=False)
+    return write_atomically(path, lambda half: half.write_text(f"{content}\n", "utf-8"))
+
+
+def lines(path: Path) -> list[str]:
+    """Read the lines of a text file that aren't blank.
+
+    Raises:
+        ValueError: It isn't UTF-8.
+    """
+    try:
+        found = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} isn't UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    return [line.strip() for line in found if line.strip()]
+
+
+def asset(name: str) -> str:
+    """Read a text that comes with the package.
+
+    Example:
+        >>> asset("styles.txt").splitlines()[0]
+        'a plain statement'
+    """
+    return files("cookbook").joinpath("assets", name).read_text("utf-8").removesuffix("\n")
 
 
 def free_name(name: str, columns: Iterable[Hashable]) -> str:

@@ -58,9 +58,7 @@ def teach(
 
 
 @command
-def new(
-    path: Annotated[Path, Argument(help="File to write.")] = Path("task.toml"),
-) -> Any:
+def new(path: Annotated[Path, Argument(help="File to write.")] = Path("task.toml")) -> Any:
     """Write a task to fill in: what a model is to tell apart, and what is at hand.
 
     Example:
@@ -148,7 +146,7 @@ def review(
     """
     reviews = cookbook.review
     columns: dict[str, Any] = {"text": text, "label": label, "keywords": keywords}
-    path = out or reviews.file_beside(file)
+    path = out or cookbook.answers.beside(Path(file), "review")
     if beside:
         return reviews.agreement(path, beside, keywords=bool(keywords))
     if apply:

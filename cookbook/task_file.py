@@ -177,7 +177,7 @@ def read_task(path: str | Path) -> Task:
     files = ("texts", "unlabelled", "measured", "topics")
     found = {name: path.parent / here for name in files if (here := getattr(task, name))}
     for name, here in found.items():
-        if not here.is_file():
+        if not (here.is_file() or (name == "unlabelled" and here.is_dir())):
             raise FileNotFoundError(f"{path}: {name} = {str(here)!r} isn't there.")
     base = task.base_model or _base_model(known)
     whole = task.model_copy(update={**found, "language": known, "base_model": base})

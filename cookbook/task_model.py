@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from cookbook import data, extra, hub, inference, metrics, multilabel, offline, tables
+from cookbook import data, extra, hub, inference, lake, metrics, multilabel, offline, tables
 from cookbook import export as exports
 from cookbook import trust as trusts
 from cookbook.lessons import choose_thresholds, teach_files
@@ -34,18 +34,19 @@ def train(task: Task) -> Work:
         "epochs": task.epochs,
         "learning_rate": task.learning_rate,
         "seed": task.seed,
-        "output_dir": str(out),
     }
     if task.fields:
-        name, own = "3_mark_keywords", {"posts": str(checked), "writer": "", "challenge": "none"}
+        name, table = "3_mark_keywords", "posts"
+        parameters |= {"writer": "", "challenge": "none"}
     elif task.several:
-        name, own = "many_labels", {"table": str(checked), "label": "label"}
-        parameters |= {"least": 1, "max_tokens": 256}
+        name, table = "many_labels", "table"
+        parameters |= {"label": "label", "least": 1, "max_tokens": 256}
     else:
-        name, own = "hub_dataset", {"dataset": str(checked), "label": "label"}
+        name, table = "hub_dataset", "dataset"
         # It leaves out long texts: here what the model takes cuts them.
-        parameters |= {"rows": 10**9, "max_tokens": 10**6}
-    parameters |= own
+        parameters |= {"label": "label", "rows": 10**9, "max_tokens": 10**6}
+    # Not of what shapes the step: the folder may be moved.
+    places = {table: str(checked), "output_dir": str(out)}
     notebook = data.shipped(f"{name}.ipynb")
 
     def work() -> str:
@@ -55,7 +56,11 @@ def train(task: Task) -> Work:
         out.mkdir(parents=True, exist_ok=True)
         executed = out / notebook.name
         papermill.execute_notebook(
-            notebook, executed, parameters=parameters, kernel_name="python3", progress_bar=False
+            notebook,
+            executed,
+            parameters=parameters | places,
+            kernel_name="python3",
+            progress_bar=False,
         )
         html, _ = HTMLExporter().from_filename(str(executed))
         executed.with_suffix(".html").write_text(html, "utf-8")
@@ -105,7 +110,7 @@ def training_hours(task: Task, texts: Sequence[str], wanted: int) -> str:
         seconds = trainer.train().metrics["train_runtime"] / len(rows)
     trained = wanted * (2 if task.several else 1)  # with weights too
     if task.unlabelled:
-        pool = len(tables.sample(task.unlabelled, "text", 8000))
+        pool = len(lake.sample(task.unlabelled, "text", 8000))
         trained += 2 * (wanted + pool)  # two rounds
     hours = seconds * trained * task.epochs / 3600
     return f"hours of training on {trainer.args.device.type}: {hours:,.2g}"
@@ -151,10 +156,8 @@ def teach(task: Task) -> Work:
 
 def _final(task: Task) -> Path:
     """Return the model that is kept: the taught one, where there is one."""
-    best = task.folder / "taught" / "best.json"
-    if task.unlabelled and best.is_file():
-        return task.folder / json.loads(best.read_text("utf-8"))["model"]
-    return _trained(task)
+    best = tables.read_json(task.folder / "taught" / "best.json") if task.unlabelled else {}
+    return task.folder / best["model"] if best else _trained(task)
 
 
 def measure(task: Task) -> Work:

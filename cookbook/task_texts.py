@@ -82,9 +82,6 @@ def asked(
 
 def _written(task: Task, llm: Llm, per_label: int, out: Path) -> synthesis.Synthesis:
     assert task.llm
-    topics = synthesis.TOPICS
-    if task.topics:
-        topics = tuple(filter(None, map(str.strip, task.topics.read_text("utf-8").splitlines())))
     return synthesis.generate_texts(
         out,
         [
@@ -95,7 +92,7 @@ def _written(task: Task, llm: Llm, per_label: int, out: Path) -> synthesis.Synth
         per_label=per_label,
         kind=task.kind,
         language=task.in_language,
-        topics=topics,
+        topics=tables.lines(task.topics) if task.topics else synthesis.TOPICS,
         per_call=task.llm.per_call or 1,
         temperature=task.llm.temperature or 0.9,
         seed=task.seed,
@@ -200,13 +197,14 @@ def _copies(texts: pd.Series, others: pd.Series) -> pd.Series:
 
 
 def digest_of(path: Path | None) -> str:
-    """Return a hash of what a file holds; '' where none is wanted.
+    """Return a hash of what a file or the files of a folder hold; '' where none is wanted.
 
     Raises:
         FileNotFoundError: It isn't there: the step that makes it wasn't done.
     """
     if path is None:
         return ""
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path} isn't there yet: do the step before.")
-    return digest([path])[:16]
+    parts = sorted(each for each in path.rglob("[!._]*") if each.is_file())
+    return digest(parts if path.is_dir() else [path])[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,11 +67,11 @@ def make(path: str | Path, only: Sequence[str] = STEPS) -> Made:
             if name not in only:
                 continue
             shaped_by, product, work = _WORK[name](task)
-            key, state = fingerprint(name, shaped_by), _state(folder)
+            key, state = fingerprint(name, shaped_by), tables.read_json(folder / "steps.json")
             if state.get(name, {}).get("shaped_by") != key or not product.exists():
                 tqdm.write(f"{name} …")
                 state.pop(name, None)  # so that what a kill leaves isn't taken for done
-                _keep(folder, state)
+                tables.write_json(folder / "steps.json", state)
                 start = time.perf_counter()
                 told = work()
                 state[name] = {
@@ -80,7 +79,7 @@ def make(path: str | Path, only: Sequence[str] = STEPS) -> Made:
                     "told": told,
                     "seconds": round(time.perf_counter() - start),
                 }
-                _keep(folder, state)
+                tables.write_json(folder / "steps.json", state)
             made.done[name] = state[name]["told"]
     return made
 
@@ -139,14 +138,3 @@ def _questions(task: Task, wanted: int, rows: Any, runs: list[Any]) -> list[str]
             lines.append(f"dollars: {dollars:,.2f}")
     lines.append(f"hours of asking: {sum(run.seconds for run in runs) * times / 3600:,.2g}")
     return lines
-
-
-def _state(folder: Path) -> dict[str, Any]:
-    path = folder / "steps.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
-
-
-def _keep(folder: Path, state: dict[str, Any]) -> None:
-    content = json.dumps(state, indent=1, ensure_ascii=False)
-    path = folder / "steps.json"
-    tables.write_atomically(path, lambda half: half.write_text(content, "utf-8"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -21,13 +20,10 @@ import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from tqdm.auto import tqdm
-from transformers import (
-    Seq2SeqTrainingArguments,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
-from cookbook.tables import write_atomically
+from cookbook.models import digest
+from cookbook.tables import read_json, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -219,12 +215,13 @@ def last_checkpoint(trainer: Trainer) -> str | None:
 
 def _newest(folder: Path, run: dict[str, Any]) -> str | None:
     """Return the newest whole checkpoint of this run."""
-    if not _is_of(folder / "run.json", run):
+    if read_json(folder / "run.json") != run:
         if any(folder.glob("checkpoint-*")):
             _put_aside(folder, "checkpoints of another run")
-        _mark(folder / "run.json", run)
+        write_json(folder / "run.json", run)
         return None
-    newest_first = sorted(folder.glob("checkpoint-*"), key=lambda p: -int(p.name.split("-")[1]))
+    numbered = [each for each in folder.glob("checkpoint-*") if each.name[11:].isdecimal()]
+    newest_first = sorted(numbered, key=lambda p: -int(p.name[11:]))
     for checkpoint in newest_first:
         # The Trainer writes trainer_state.json last, so a checkpoint that has it is whole.
         with suppress(OSError, ValueError):
@@ -255,7 +252,7 @@ def train_once(trainer: Trainer, folder: str | Path) -> Path:
         raise ValueError(f"{folder} is the folder of the checkpoints: save the model elsewhere.")
     marker = folder.with_name(f"{folder.name}.run.json")
     with trainer.args.main_process_first(local=False):
-        done = _is_of(marker, run) and folder.is_dir()
+        done = read_json(marker) == run and folder.is_dir()
         newest = None if done else _newest(checkpoints, run)
     if not done:
         trainer.train(resume_from_checkpoint=newest)
@@ -266,7 +263,7 @@ def train_once(trainer: Trainer, folder: str | Path) -> Path:
                 if folder.exists():
                     _put_aside(folder, "another model")
                 trainer.save_model(str(folder))
-                _mark(marker, run)
+                write_json(marker, run)
             for checkpoint in checkpoints.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
             (checkpoints / "run.json").unlink(missing_ok=True)
@@ -282,7 +279,7 @@ def _identity(trainer: Trainer) -> dict[str, Any]:
         **({"loss": _loss(loss)} if loss else {}),
         "model": [model.name_or_path, getattr(model.config, "_commit_hash", None)],
         # Of the files, for the weights of a new head vary where no seed was set.
-        "weights": [_digest(path.read_bytes()) for path in _weights(model.name_or_path)],
+        "weights": [digest([path]) for path in _weights(model.name_or_path)],
         "labels": list(map(str, model.config.id2label.values())),
         "settings": {n: str(v) for n, v in vars(args).items() if _IDENTITY.fullmatch(n)},
         # Over all devices: the same run may go on with more of them, or fewer.
@@ -297,14 +294,6 @@ def _loss(function: Callable[..., Any]) -> list[str]:
     """Name a loss by the function and what it holds, such as class weights."""
     inside = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     return [getattr(function, "__qualname__", repr(function)), *map(Hasher.hash, inside)]
-
-
-def _is_of(marker: Path, run: dict[str, Any]) -> bool:
-    return marker.is_file() and json.loads(marker.read_text("utf-8")) == run
-
-
-def _mark(marker: Path, run: dict[str, Any]) -> None:
-    write_atomically(marker, lambda half: half.write_text(json.dumps(run, indent=1), "utf-8"))
 
 
 def _put_aside(folder: Path, what: str) -> None:
@@ -410,8 +399,4 @@ def _fingerprint(dataset: Any) -> str:
     if not isinstance(dataset, Dataset):
         return type(dataset).__name__
     columns = [c for c in ("input_ids", "label", "labels") if c in dataset.column_names]
-    return _digest(json.dumps(dataset.select_columns(columns).to_dict()).encode())
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return digest([json.dumps(dataset.select_columns(columns).to_dict()).encode()])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from cookbook import cli, data, inference, tables, tasks
+from cookbook import cli, data, inference, tables, task_texts, tasks
 from tests.servers.scripted_ollama import serving, title
 
 TASK = """
@@ -234,10 +235,12 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     with serving(message) as server:
         texts = [json.loads(message(ask(label, seed), 0))["message"] for label, seed in new(0, 60)]
-        pd.DataFrame({"text": texts}).to_csv(folder / "inbox.csv", index=False)
+        (folder / "inbox").mkdir()
+        tables.write(pd.DataFrame({"text": texts[:70]}), folder / "inbox" / "may.csv")
+        tables.write(pd.DataFrame({"text": texts[70:]}), folder / "inbox" / "june.parquet")
         rows = [(json.loads(message(ask(a, s), 0))["message"], a) for a, s in new(100, 15)]
         pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "hand.csv", index=False)
-        more = 'kind = "message"\nunlabelled = "inbox.csv"\nmeasured = "hand.csv"'
+        more = 'kind = "message"\nunlabelled = "inbox"\nmeasured = "hand.csv"'
         more += "\nsure = 0.8"
         path = task_file(folder, server.url, TASK.replace('kind = "message"', more))
         done = tasks.make(path)
@@ -278,6 +281,13 @@ def test_a_task_becomes_a_measured_model(made):
     assert str(folder) in str(done)
 
 
+def test_a_folder_that_is_moved_is_not_trained_anew(made, tmp_path):
+    path, done, _ = made
+    there = shutil.copytree(path.parent, tmp_path / "elsewhere")
+    again = tasks.make(there / "task.toml", ["train", "teach", "measure", "trust"])
+    assert again.done == {name: done.done[name] for name in again.done}
+
+
 def test_what_has_not_changed_is_not_done_again(made):
     path, done, server = made
     folder, asked = path.parent / "desk", len(server.requests)
@@ -292,6 +302,19 @@ def test_what_has_not_changed_is_not_done_again(made):
     changed = tasks.make(path)
     assert "20 real texts" in changed.done["measure"]
     assert changed.done["train"] == done.done["train"]
+
+
+def test_a_folder_of_texts_has_changed_when_a_part_has(tmp_path):
+    parts = tmp_path / "2026" / "may.csv", tmp_path / "june.csv"
+    parts[0].parent.mkdir()
+    parts[0].write_text("text\nMy bill is wrong\n")
+    first = task_texts.digest_of(tmp_path)
+    (tmp_path / ".DS_Store").write_text("where its window stood")
+    assert task_texts.digest_of(tmp_path) == first
+    parts[1].write_text("text\nThe screen is black\n")
+    both = task_texts.digest_of(tmp_path)
+    parts[0].write_text("text\nMy bill is right\n")
+    assert len({first, both, task_texts.digest_of(tmp_path)}) == 3
 
 
 @pytest.mark.slow

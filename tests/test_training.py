@@ -88,6 +88,7 @@ def test_a_torn_checkpoint_is_passed_over(runs, tmp_path):
     killed = shutil.copytree(runs[1] / "killed", tmp_path / "killed")
     state = killed / "checkpoints" / "checkpoint-4" / "trainer_state.json"
     state.write_text(state.read_text()[:100])
+    shutil.copytree(killed / "checkpoints/checkpoint-2", killed / "checkpoints/checkpoint-best")
     assert goes_on_from(runs, "checkpoint-2", killed)
 
 
