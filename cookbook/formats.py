@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from http.client import HTTPException
-from itertools import chain, dropwhile, islice
+from itertools import chain, dropwhile, islice, starmap
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -67,7 +68,7 @@ def local_file(source: str, folder: str) -> Path:
     """
     path = Path(source)
     if source.startswith(("http://", "https://")):
-        path = Path(folder) / Path(urlsplit(source).path).name
+        path = Path(folder) / (Path(urlsplit(source).path).name or "table")
         try:
             with urlopen(source, timeout=60) as answer:
                 path.write_bytes(answer.read())
@@ -89,6 +90,8 @@ def pieces_of(
 ) -> Iterator[pa.Table]:
     """Yield what a file holds as Arrow tables of one schema, with `rows` rows at most.
 
+    One without rows is a table without rows.
+
     Raises:
         ValueError: It holds something else, no rows of one width, or not these columns.
     """
@@ -102,18 +105,24 @@ def pieces_of(
     if kind == "Parquet":
         file = pq.ParquetFile(path)
         require(file.schema_arrow.names, columns, where)
+        if not file.metadata.num_rows:
+            yield file.schema_arrow.empty_table()
         for batch in file.iter_batches(min(rows, 2**31 - 1)):
             yield pa.Table.from_batches([batch])
     elif kind:
         raise ValueError(f"{where} can't be read: it is {kind}.")
-    elif start.startswith((b'{"', b"[{")):
+    elif re.match(rb'\[?\s*\{\s*["}]', start):
         yield from _json_tables(path, where, rows)
     else:
         lines = csv_rows(path, where, columns, options)
         names = next(lines)
-        while block := list(islice(lines, rows)):
+        block = list(islice(lines, rows))
+        if not block:
+            yield pa.schema([(name, pa.string()) for name in names]).empty_table()
+        while block:
             cells = [pa.array(part, pa.string()) for part in zip(*block, strict=True)]
             yield pa.Table.from_arrays(cells, names)
+            block = list(islice(lines, rows))
 
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -124,32 +133,47 @@ def _json_tables(path: Path, where: str, rows: int) -> Iterator[pa.Table]:
 
     def blocks() -> Iterator[list[Any]]:
         with path.open(encoding="utf-8-sig") as file:
-            lines: Iterator[str] = filter(str.strip, file)
-            first = next(lines)
+            lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            number, first = next(lines)
             if first.lstrip()[0] == "[":
-                yield json.loads("".join([first, *lines]))
+                yield json.loads("".join([first, *file]))
                 return
-            lines = chain([first], lines)
-            while block := list(map(json.loads, islice(lines, rows))):
+            every = starmap(_json_row, chain([(number, first)], lines))
+            while block := list(islice(every, rows)):
                 yield block
 
-    def table(block: list[Any], schema: pa.Schema | None = None) -> pa.Table:
-        names = schema.names if schema else list(dict.fromkeys(chain.from_iterable(block)))
-        types = schema.types if schema else [None] * len(names)
-        cells = ([row.get(name) for row in block] for name in names)
-        return pa.Table.from_arrays(list(map(pa.array, cells, types)), names)
-
     try:
-        first, *others = [(made := table(block)).schema for block in blocks()]
+        first, *others = [(made := _json_table(block)).schema for block in blocks()]
         whole = pa.unify_schemas([first, *others], promote_options="permissive")
         for block in blocks() if others else ():
-            yield table(block, whole)
+            yield _json_table(block, whole)
         if not others:
             yield made
     except pa.ArrowException as error:
-        raise ValueError(f"{where}: a column holds values of several kinds: {error}") from None
+        raise ValueError(
+            f"{where}: a column holds values of several kinds, or some that don't fit: {error}"
+        ) from None
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{where} isn't JSON with a row a line: {error}") from None
+
+
+def _json_row(number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from None
+
+
+def _json_table(block: list[Any], schema: pa.Schema | None = None) -> pa.Table:
+    names = schema.names if schema else list(dict.fromkeys(chain.from_iterable(block)))
+    cells = []
+    for place, name in enumerate(names):
+        try:
+            kind = schema.types[place] if schema else None
+            cells.append(pa.array([row.get(name) for row in block], kind))
+        except (pa.ArrowException, OverflowError, UnicodeError) as error:
+            raise pa.ArrowInvalid(f"{name!r}: {error}") from None
+    return pa.Table.from_arrays(cells, names)
 
 
 def csv_rows(

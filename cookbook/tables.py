@@ -31,8 +31,16 @@ if TYPE_CHECKING:  # datasets takes a second to import; reading a CSV doesn't ne
     Table: TypeAlias = str | Path | pd.DataFrame | Dataset
     Source: TypeAlias = Table | DatasetDict | Mapping[str, Table]
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
-_JSON: dict[str, Any] = {"ensure_ascii": False, "default": str}
+ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_JSON_LINES = (".jsonl", ".ndjson")
+
+
+class NoRows(ValueError):
+    """A table has no rows; `table` is its columns."""
+
+    def __init__(self, where: str, table: pa.Table) -> None:
+        super().__init__(f"{where} has no rows.")
+        self.table = table
 
 
 def read(source: Table, columns: Sequence[str] = (), **options: str) -> pd.DataFrame:
@@ -118,18 +126,19 @@ def chunks(
         Tables of one schema, with at least one row.
 
     Raises:
-        ValueError: As `read`, or there are no rows; of the header before the first piece.
+        ValueError: As `read`; of the header before the first piece.
+        NoRows: There are none.
     """
     with TemporaryDirectory() as folder:
         where = str(source) if isinstance(source, (str, Path)) else "The table"
         if isinstance(source, pd.DataFrame):
-            pieces: Iterator[Any] = iter(
-                [pa.Table.from_pandas(read(source, columns), preserve_index=False)]
-            )
+            pieces: Iterable[Any] = [
+                pa.Table.from_pandas(read(source, columns), preserve_index=False)
+            ]
         elif isinstance(source, (str, Path)):
             pieces = pieces_of(local_file(where, folder), where, columns, rows, options)
         else:
-            pieces = iter([source.with_format("arrow")[:]])
+            pieces = [source.with_format("arrow")[:]]
         empty = True
         for piece in pieces:
             require(piece.column_names, columns, where)
@@ -138,7 +147,7 @@ def chunks(
                 empty = False
                 yield piece.slice(start, rows)
         if empty:
-            raise ValueError(f"{where} has no rows.")
+            raise NoRows(where, piece)
 
 
 def sample(source: Table, column: str, rows: int, seed: int = 0, **options: str) -> pd.Series:
@@ -231,16 +240,25 @@ def write(
             return
         with half.open("w", encoding=encoding, newline="") as file:
             write_row = csv_writer(file, "\t" if ending == ".tsv" else ",")
-            if ending != ".jsonl":
+            if ending not in _JSON_LINES:
                 write_row(first.column_names)
             for piece in chain([first], pieces):
-                if ending == ".jsonl":
-                    file.writelines(json.dumps(row, **_JSON) + "\n" for row in piece.to_pylist())
+                if ending in _JSON_LINES:
+                    file.writelines(f"{_json(row)}\n" for row in piece.to_pylist())
                 else:
                     for row in zip(*(part.to_pylist() for part in piece.columns), strict=True):
                         write_row(row)
 
     return write_atomically(path, save)
+
+
+def _json(value: Any) -> str:
+    """Return a value as JSON, which has no NaN and no infinity: null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        told = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+        return json.dumps(told, ensure_ascii=False)
 
 
 def csv_writer(file: TextIO, sep: str = ",") -> Callable[[Iterable[Any]], None]:
@@ -257,7 +275,7 @@ def csv_writer(file: TextIO, sep: str = ",") -> Callable[[Iterable[Any]], None]:
     def cell(value: Any) -> str:
         value = value.tolist() if hasattr(value, "tolist") else value
         if isinstance(value, (list, tuple, dict)):
-            return json.dumps(value, **_JSON)
+            return _json(value)
         return value if isinstance(value, str) else "" if pd.isna(value) else str(value)
 
     def write_row(row: Iterable[Any]) -> None:
