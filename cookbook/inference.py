@@ -226,10 +226,13 @@ def answer_file(
         Path of the target: every column of the source as it was, and the answers.
 
     Raises:
+        FileNotFoundError: There is no such file.
         ValueError: A file can't be read or written as it is.
         RuntimeError: Another run is writing the target.
     """
     source, target = Path(source), Path(target)
+    if not source.is_file():
+        raise FileNotFoundError(f"{source} isn't there.")
     tables.require_ending(target)
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target} is the source itself: name another target.")
@@ -269,16 +272,19 @@ def answer_pieces(
         **options: Passed to `classify` or `extract_keywords`.
 
     Yields:
-        Arrow tables: every column as it stands, and the answers.
+        Arrow tables: every column as it stands, and the answers. Of a file without rows, one.
 
     Raises:
         ValueError: The file can't be read as it is.
     """
     blank = before = 0
-    for piece in tables.chunks(source, [text], rows):
-        texts = _texts(piece.column(text).to_pandas(), before)
-        yield _answered(piece, texts, loaded, **options)
-        blank, before = blank + texts.count(""), before + len(texts)
+    try:
+        for piece in tables.chunks(source, [text], rows):
+            texts = _texts(piece.column(text).to_pandas(), before)
+            yield _answered(piece, texts, loaded, **options)
+            blank, before = blank + texts.count(""), before + len(texts)
+    except tables.NoRows as error:
+        yield _answered(error.table, [], loaded, **options)
     _tell_blank(blank, before)
 
 

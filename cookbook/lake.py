@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 from fsspec.utils import infer_compression
-from pyarrow.fs import FileInfo, FileType
+from pyarrow.fs import FileInfo
 from tqdm.auto import tqdm
 
 from cookbook import extra, tables
@@ -109,16 +109,18 @@ def answer_lake(
     folder = model_folder(model) if isinstance(model, (str, Path)) else None
     if ray and folder is None:
         raise ValueError("A model in memory can't be sent to a cluster: save it, name its folder.")
+    if out.here and Path(out.path).is_file():
+        raise ValueError(f"{target} is a file: of many tables the target is a folder.")
     root, pattern, parts = _parts(source, out)
     with tables.lock(Path(out.path, "_run.json")) if out.here else nullcontext():
         loaded = load(model, dtype=dtype, max_length=max_length)
         told = [loaded.identity, root.path, pattern, text, sorted(options.items())]
-        _same_run(out, str(target), digest([repr(told).encode()]))
-        there = {info.path: info for info in out.listed()}
+        there = {out.name_of(info.path): info for info in out.listed()}
+        _same_run(out, str(target), digest([repr(told).encode()]), set(there) & set(parts))
         todo = {
             name: Place(root.files, info.path)
             for name, info in parts.items()
-            if not _is_newer(there.get(out.below(name).path), info)
+            if not _is_newer(there.get(name), info)
         }
         work = {"out": out, "text": text, **options}
         if ray and folder:
@@ -128,7 +130,14 @@ def answer_lake(
             results = ((name, _answer(name, part, loaded, **work)) for name, part in todo.items())
         done = len(parts) - len(todo)
         bar = tqdm(results, desc="Answer parts", total=len(parts), initial=done)
-        return _told(out, str(target), len(parts), dict(bar))
+        found = dict(bar)
+        if left := sorted(name for name in set(there) - set(parts) if matches(name, "")):
+            warnings.warn(
+                f"{len(left)} files in {target} answer nothing that the source holds today, such "
+                f"as {left[0]}: delete them, or whoever reads the folder reads them too.",
+                stacklevel=2,
+            )
+        return _told(out, str(target), len(parts), found, there)
 
 
 def sample(source: str | Path, column: str, rows: int, seed: int = 0) -> pd.Series:
@@ -158,6 +167,8 @@ def sample(source: str | Path, column: str, rows: int, seed: int = 0) -> pd.Seri
                 try:
                     path = Place(root.files, info.path).fetch(folder)
                     yield from tables.chunks(path, [column], 1000)
+                except tables.NoRows as error:
+                    yield error.table
                 except Exception as error:  # whatever is wrong with a part, the others go on
                     reasons.append(f"{name}: {type(error).__name__}: {error}")
 
@@ -171,22 +182,25 @@ def sample(source: str | Path, column: str, rows: int, seed: int = 0) -> pd.Seri
 
 
 class _Part(NamedTuple):
-    """What became of a part: its rows, why it failed, what was warned of."""
+    """What became of a part: its rows, why it failed, warnings, answers with other names."""
 
     rows: int = 0
     reason: str = ""
     warned: tuple[str, ...] = ()
+    renamed: tuple[str, ...] = ()
 
 
 def _answer(
     name: str, part: Place, loaded: Model, *, out: Place, text: str, **options: Any
 ) -> _Part:
     """Answer a part and put it where it belongs; or say why that can't be."""
-    rows = 0
+    rows, renamed = 0, tuple[str, ...]()
+    before = _stamp(part)
 
     def counted(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        nonlocal rows
+        nonlocal rows, renamed
         for piece in pieces:
+            renamed = tuple(name for name in piece.column_names if name.endswith("_predicted"))
             rows += len(piece)
             yield piece
 
@@ -195,11 +209,19 @@ def _answer(
         try:
             pieces = answer_pieces(part.fetch(folder), loaded, text=text, **options)
             answered = Path(folder, f"answered{tables.require_ending(name)}")
-            out.put(name, tables.write(counted(pieces), answered))
+            tables.write(counted(pieces), answered)
+            if _stamp(part) != before:
+                raise RuntimeError("It changed while it was answered: call again.")
+            out.put(name, answered)
         except Exception as error:  # whatever is wrong with a part, the others go on
             told = f"{type(error).__name__}: {error}".replace(f"{folder}/", "")
             return _Part(reason=" ".join(told.split()))
-    return _Part(rows, "", tuple(str(each.message) for each in warned))
+    return _Part(rows, "", tuple(str(each.message) for each in warned), renamed)
+
+
+def _stamp(part: Place) -> tuple[Any, ...]:
+    info = part.files.get_file_info(part.path)
+    return info.size, info.mtime_ns
 
 
 def _parts(source: str | Path, out: Place | None = None) -> tuple[Place, str, dict[str, FileInfo]]:
@@ -236,37 +258,53 @@ def _is_newer(answers: FileInfo | None, part: FileInfo) -> bool:
     return answers.mtime_ns >= part.mtime_ns
 
 
-def _same_run(out: Place, target: str, run: str) -> None:
-    """Refuse a target that holds answers of another run."""
+def _same_run(out: Place, target: str, run: str, there: Collection[str]) -> None:
+    """Refuse a target that holds answers of another run, or files that may be no answers."""
     note = out.below("_run.json")
     with TemporaryDirectory() as folder:
         if note.files.get_file_info(note.path).is_file:
             if json.loads(note.fetch(folder).read_text("utf-8")) != {"run": run}:
                 raise ValueError(
                     f"{target} holds answers of another model (or one trained anew), source or "
-                    "other options: delete it, or name another target."
+                    "other options: delete the folder, or name another target."
                 )
             return
+        if there:
+            raise ValueError(
+                f"{target} holds {sorted(there)[0]}, and no note that a run put it there: delete "
+                "the folder, or name another target."
+            )
         written = Path(folder, "run.json")
         written.write_text(json.dumps({"run": run}), "utf-8")
         out.put("_run.json", written)
 
 
-def _told(out: Place, target: str, parts: int, results: Mapping[str, _Part]) -> Lake:
+def _told(
+    out: Place, target: str, parts: int, results: Mapping[str, _Part], there: Collection[str]
+) -> Lake:
     """Write down what failed, tidy up, and sum up."""
-    reasons = [(name, part.reason) for name, part in results.items() if part.reason]
+    old = " Its answers are still those to what it was."
+    reasons = [
+        (name, part.reason + (old if name in there else ""))
+        for name, part in results.items()
+        if part.reason
+    ]
     failed = pd.DataFrame(reasons, columns=["part", "reason"], dtype=object)
     if out.files.get_file_info(out.below("_failed.csv").path).is_file:
         out.files.delete_file(out.below("_failed.csv").path)
     if reasons:
         with TemporaryDirectory() as folder:
             out.put("_failed.csv", tables.write(failed, Path(folder, "failed.csv")))
-    if out.files.get_file_info(out.below("_half").path).type == FileType.Directory:
-        out.files.delete_dir(out.below("_half").path)  # with what a kill left there
+    out.tidy()
     warned = [(name, told) for name, part in results.items() for told in part.warned]
     if warned:
         told = f"Parts that warn: {len(warned)}; the first is {warned[0][0]}: {warned[0][1]}"
         warnings.warn(told, stacklevel=3)
+    named = {name: part.renamed for name, part in results.items() if not part.reason}
+    if len(set(named.values())) > 1:
+        name = max(named, key=lambda one: len(named[one]))
+        told = f"{name} has columns of its own that are called as answers are"
+        warnings.warn(f"{told}, which are {', '.join(named[name])} there.", stacklevel=3)
     rows = sum(part.rows for part in results.values())
     return Lake(target, parts, len(results) - len(reasons), rows, failed)
 

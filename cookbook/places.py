@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from fnmatch import fnmatchcase
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -48,6 +51,16 @@ class Place(NamedTuple):
         fs.copy_files(str(file), half.path, fs.LocalFileSystem(), self.files)
         self.files.move(half.path, whole.path)
 
+    def tidy(self) -> None:
+        """Delete what a kill left half written; in a store, where others may write, what is old."""
+        half = self.below("_half")
+        if self.here:
+            shutil.rmtree(half.path, ignore_errors=True)
+            return
+        for info in half.listed():
+            if info.mtime and datetime.now(timezone.utc) - info.mtime > timedelta(days=1):
+                self.files.delete_file(info.path)
+
     def name_of(self, path: str) -> str:
         """Return the name of a file below it, or of the file that it is.
 
@@ -67,9 +80,27 @@ class Place(NamedTuple):
         info = self.files.get_file_info(self.path)
         if info.type == fs.FileType.File:
             return [info]
+        if self.here:
+            return self.files.get_file_info(sorted(_files(self.path)))
         under = fs.FileSelector(self.path, allow_not_found=True, recursive=True)
         found = [info for info in self.files.get_file_info(under) if info.is_file]
         return sorted(found, key=lambda info: info.path)
+
+
+def _files(folder: str) -> Iterator[str]:
+    """Yield the paths of the files below a folder, of each folder once, whatever links lead there.
+
+    A link to nowhere is one too: it can't be read, which is to be said.
+    """
+    seen = {os.path.realpath(folder)}
+    for here, folders, files in os.walk(folder, followlinks=True):
+        own = sorted((os.path.join(here, name) for name in folders), key=os.path.islink)
+        folders[:] = []
+        for each in own:
+            if (real := os.path.realpath(each)) not in seen:
+                seen.add(real)
+                folders.append(os.path.basename(each))
+        yield from (os.path.join(here, name) for name in files)
 
 
 def place(address: str | Path) -> Place:
@@ -81,8 +112,9 @@ def place(address: str | Path) -> Place:
     """
     name = str(address)
     if "://" not in name:
-        return Place(fs.LocalFileSystem(), str(Path(name).absolute()))
+        return Place(fs.LocalFileSystem(), str(Path(name).resolve()))
     if name.startswith(("s3://", "gs://")):  # Arrow knows these, and their credentials
+        name = quote(name, safe="/:")
         if (other := os.environ.get("AWS_ENDPOINT_URL")) and name.startswith("s3://"):
             name += f"?endpoint_override={quote(other, safe='')}"  # as Amazon's own clients
         store, path = fs.FileSystem.from_uri(name)
@@ -109,11 +141,13 @@ def matches(name: str, pattern: str) -> bool:
     Example:
         >>> matches("2026/a.csv", "*/*.csv"), matches("2026/a.csv", "*.csv"), matches("_a", "")
         (True, False, False)
+        >>> [matches(name, "**/a.csv") for name in ("a.csv", "2026/05/a.csv", "2026/data.csv")]
+        [True, True, False]
     """
     if any(step.startswith(("_", ".")) for step in name.split("/")):
         return False
-    deep = "**" in pattern or name.count("/") == pattern.count("/")
-    return not pattern or (deep and fnmatchcase(name, pattern.replace("**/", "*")))
+    wild = re.escape(pattern).replace(r"\*\*/", "(.+/)?").replace(r"\*\*", ".*")
+    return not pattern or bool(re.fullmatch(wild.replace(r"\*", "[^/]*"), name, re.DOTALL))
 
 
 def is_lake(source: str | Path) -> bool:

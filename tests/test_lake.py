@@ -81,7 +81,10 @@ def test_files_of_all_kinds_are_answered_with_their_cells_as_they_stand(tiny, tm
     (source / "lang=en" / "b.jsonl").write_text('{"text": "Two", "label": {"x": [1]}}\n', "utf-8")
     (source / "c.tsv.gz").write_bytes(gzip.compress(b"text\tday\nThree\t2024-01-02\n"))
     (source / "_SUCCESS").touch()
-    with pytest.warns(UserWarning, match=r"a\.csv: 1 of 2 texts are blank"):
+    with (
+        pytest.warns(UserWarning, match=r"a\.csv: 1 of 2 texts are blank"),
+        pytest.warns(UserWarning, match=r"b\.jsonl has columns of its own.* label_predicted there"),
+    ):
         done = lake.answer_lake(source, target, tiny)
     assert done.ok
     assert (done.parts, done.answered, done.rows) == (3, 3, 4)
@@ -166,6 +169,104 @@ def test_what_would_lose_or_mix_rows_is_refused(tiny, tmp_path):
         lake.answer_lake(source, tmp_path / "out", tiny)
     with pytest.raises(ValueError, match="can't be sent to a cluster"):
         lake.answer_lake(source, tmp_path / "out", inference.load(tiny), ray="auto")
+
+
+def test_a_target_is_known_by_whatever_name(tiny, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a.csv").write_text("text\nA\n")
+    (tmp_path / "link").symlink_to(source)
+    for target in (source / ".." / "in" / "out", tmp_path / "link", tmp_path / "link" / "out"):
+        with pytest.raises(ValueError, match="part of the source itself"):
+            lake.answer_lake(source, target, tiny)
+    with pytest.raises(ValueError, match=r"a\.csv is a file: of many tables"):
+        lake.answer_lake(source, source / "a.csv", tiny)
+    lake.answer_lake(source, tmp_path / "out", tiny)
+    assert lake.answer_lake(tmp_path / "link", tmp_path / "out", tiny).answered == 0
+
+
+def test_files_that_may_be_no_answers_are_not_taken_for_some(models, tmp_path):
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "a.csv").write_text("text\nA\n")
+    (source / "b.csv").write_text("text\nB\n")
+    target.mkdir()
+    (target / "a.csv").write_text("text\nA\n")
+    with pytest.raises(ValueError, match=r"out holds a\.csv, and no note that a run put it there"):
+        lake.answer_lake(source, target, models[0])
+    (target / "a.csv").unlink()
+    lake.answer_lake(source, target, models[0])
+    (target / "_run.json").unlink()
+    with pytest.raises(ValueError, match=r"delete the folder"):
+        lake.answer_lake(source, target, models[1])
+
+
+def test_answers_to_what_is_gone_or_changed_are_named(tiny, tmp_path, monkeypatch):
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "a.csv").write_text("text\nA\n")
+    (source / "b.csv").write_text("text\nB\n")
+    lake.answer_lake(source, target, tiny)
+    (source / "a.csv").rename(source / "c.csv")
+    with pytest.warns(UserWarning, match=r"1 files in .* answer nothing .*such as a\.csv: delete"):
+        assert lake.answer_lake(source, target, tiny).answered == 1
+    (target / "a.csv").unlink()
+    (source / "b.csv").write_text("headline\nB\n")
+    later = (target / "b.csv").stat().st_mtime + 10
+    os.utime(source / "b.csv", (later, later))
+    reason = lake.answer_lake(source, target, tiny).failed.set_index("part")["reason"]["b.csv"]
+    assert reason.endswith("Its answers are still those to what it was.")
+    answer_pieces = lake.answer_pieces
+
+    def slowly(path, *args, **options):
+        yield from answer_pieces(path, *args, **options)
+        path.write_text("text\nAnother\nAnd one\n")
+
+    (source / "b.csv").write_text("text\nB\n")
+    os.utime(source / "b.csv", (later, later))
+    with monkeypatch.context() as patch:
+        patch.setattr(lake, "answer_pieces", slowly)
+        done = lake.answer_lake(source, target, tiny)
+    assert "It changed while it was answered" in done.failed["reason"][0]
+    os.utime(source / "b.csv", (later, later))
+    assert lake.answer_lake(source, target, tiny).ok
+    assert pd.read_csv(target / "b.csv")["text"].tolist() == ["Another", "And one"]
+
+
+def test_every_folder_is_read_once_whatever_links_lead_there(tiny, tmp_path):
+    source, target = tmp_path / "in", tmp_path / "out"
+    (source / "2026").mkdir(parents=True)
+    (source / "2026" / "a.csv").write_text("text\nA\n")
+    (source / "2026" / "loop").symlink_to("..")
+    (source / "latest").symlink_to("2026")
+    (source / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "b.csv").write_text("text\nB\n")
+    (source / "more").symlink_to(tmp_path / "else")
+    done = lake.answer_lake(source, target, tiny)
+    assert (done.parts, done.answered) == (3, 2)
+    assert done.failed["part"].tolist() == ["gone.csv"]
+    assert sorted(path.name for path in target.glob("*/*.csv")) == ["a.csv", "b.csv"]
+    with pytest.warns(UserWarning, match=r"such as gone\.csv"):
+        assert lake.sample(source, "text", 10).tolist() == ["A", "B"]
+
+
+def test_parts_without_rows_have_answers_without_rows(tiny, tmp_path):
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "[a].csv").write_text("text;id\n")
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), source / "[a].parquet")
+    (source / "[a].ndjson").write_text('{"text": "A"}\n')
+    (source / "b.csv").write_text("text\n\n")
+    done = lake.answer_lake(source / "[a]*", target, tiny)
+    assert (done.ok, done.parts, done.rows) == (True, 3, 1)
+    for name in ("[a].csv", "[a].parquet"):
+        with pytest.raises(tables.NoRows) as told:
+            tables.read(target / name)
+        added = ["label", "score", "clickbait", "factual"]
+        assert told.value.table.column_names[-4:] == added
+    assert tables.read(target / "[a].ndjson")["text"].tolist() == ["A"]
+    assert lake.sample(source / "[a]*", "text", 10).tolist() == ["A"]
 
 
 def wait_for(condition, run):
@@ -296,6 +397,12 @@ def test_an_object_store_is_read_and_written(store, tiny, titles, tmp_path):
     result = CliRunner().invoke(cli.app, command)
     assert result.exit_code == 0
     assert "Answered now: 0, with 0 rows" in result.output
+    with store.open_output_stream("lake/out/_half/another") as file:
+        file.write(b"half")  # another run's
+    assert lake.answer_lake(command[1], command[2], tiny).answered == 0
+    store.delete_file("lake/out/_half/another")
+    fs.copy_files("lake/in/0", "lake/100% new", store, store)
+    assert lake.answer_lake("s3://lake/100% new", "s3://lake/more", tiny).answered == 2
     under = fs.FileSelector("lake/out", recursive=True)
     names = {info.path for info in store.get_file_info(under) if info.is_file}
     assert names == {"lake/out/_run.json", *(f"lake/out/{name}" for name in texts)}
