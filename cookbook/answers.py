@@ -25,6 +25,9 @@ Model = TypeVar("Model", bound=BaseModel)
 Row = Sequence[Any]
 
 
+NO_ANSWER = "garbled answer"  # the reason where what came is another's than the model's
+
+
 class Answer(NamedTuple):
     """What came back: the text, '' or the reason why it can't be whole, and what was counted.
 

@@ -19,7 +19,7 @@ import ollama
 import tenacity
 from tqdm.auto import tqdm
 
-from cookbook.answers import Answer, Journal, fingerprint
+from cookbook.answers import NO_ANSWER, Answer, Journal, fingerprint
 from cookbook.answers import json_values as json_values  # for those who ask
 from cookbook.answers import read_json as read_json
 from cookbook.openai_servers import OpenAi, openai_server
@@ -37,12 +37,14 @@ class Llm:
 
     Attributes:
         model: Its one name: 'phi3' for 'phi3:latest' too.
-        servers: Those that are asked. One that dies is taken out, with a warning.
+        servers: Those that are asked. One that dies, or answers what is no answer three times in a
+            row, is taken out, with a warning.
     """
 
     model: str
     servers: list[Server]
     _busy: Counter[str] = field(default_factory=Counter, repr=False)
+    _garbled: Counter[str] = field(default_factory=Counter, repr=False)
     _one_at_a_time: Any = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -74,14 +76,14 @@ class Llm:
         """Ask one question, again where the server is busy or the connection broke.
 
         Of several servers the one with fewest questions under way is asked, the next one where it
-        is gone.
+        is gone, reports an error or gives no answer.
 
         Args:
             messages: The conversation so far.
             schema: JSON schema that binds the answer.
             options: Of the model, as Ollama names them: `temperature`, `seed`, `num_ctx`. Without
                 `num_predict` it may write without end.
-            journal: Where an answer may stand already, and is kept.
+            journal: Where an answer may stand already, and is kept; not what is none.
 
         Returns:
             The answer; what isn't whole has a reason.
@@ -98,24 +100,33 @@ class Llm:
         if journal and key in journal.answers:
             return journal.answers[key]
         answer = self._ask_one(messages, schema, options)
-        if journal:
+        if journal and answer.reason != NO_ANSWER:
             journal.add(key, answer)
         return answer
 
     def _ask_one(self, *question: Any) -> Answer:
         late: list[Server] = []
+        odd: list[Server] = []
         while True:
             with self._one_at_a_time:
-                others = [one for one in self.servers if one not in late] or self.servers
+                others = [one for one in self.servers if one not in late + odd] or self.servers
                 server = min(others, key=lambda one: self._busy[one.address])
                 self._busy[server.address] += 1
             try:
-                return server.ask(*question)
+                answer = server.ask(*question)
+                if answer.reason != NO_ANSWER or server in odd or len(self.servers) == 1:
+                    self._garbled[server.address] = 0
+                    return answer
+                odd.append(server)
+                self._garbled[server.address] += 1
+                if self._garbled[server.address] == 3:
+                    told = f"{server.address} gives no answers, but {answer.content[:80]!r}."
+                    self._leave_out(server, ConnectionError(told))
             except TimeoutError:  # the question may be at fault, so the server stays
                 late.append(server)
                 if len(late) == 2 or len(self.servers) == 1:
                     raise
-            except (OSError, LookupError) as error:
+            except (OSError, LookupError, RuntimeError) as error:
                 self._leave_out(server, error)
             finally:
                 with self._one_at_a_time:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from cookbook.answers import Answer
+from cookbook.answers import NO_ANSWER, Answer
 from cookbook.servers import (
     GARBLED,
     LOCAL,
@@ -60,6 +60,8 @@ class OpenAi:
                 said = self.client.chat.completions.create(
                     model=self.model, messages=messages, **question
                 )
+            except GARBLED as error:
+                return Answer(self._cause(error), NO_ANSWER)
             except Exception as error:
                 cause = self._cause(error)
                 if getattr(error, "status_code", 0) not in (400, 413, 422):
@@ -108,7 +110,7 @@ class OpenAi:
             content = (message.content or "").rstrip()
         except (*GARBLED, LookupError):  # a page, or an error with status 200
             told = said if isinstance(said, str) else getattr(said, "error", None) or said
-            return Answer(str(told)[:300], "garbled answer")
+            return Answer(str(told)[:300], NO_ANSWER)
         used = getattr(said, "usage", None)
         tokens = getattr(used, "prompt_tokens", 0) or 0, getattr(used, "completion_tokens", 0) or 0
         if getattr(message, "refusal", None) or choice.finish_reason == "content_filter":

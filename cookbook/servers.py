@@ -14,7 +14,7 @@ import httpx
 import ollama
 import tenacity
 
-from cookbook.answers import Answer
+from cookbook.answers import NO_ANSWER, Answer
 
 Json = dict[str, Any]
 
@@ -71,7 +71,7 @@ class Ollama:
         try:
             said = self.client.chat(self.model, keep_alive="15m", think=think, **question)
         except GARBLED as error:
-            return Answer(_cause(error), "garbled answer")
+            return Answer(_cause(error), NO_ANSWER)
         used = said.prompt_eval_count or 0, said.eval_count or 0
         content = (said.message.content or "").rstrip()
         # Unfinished without a word of why: as after many repeated tokens.

@@ -64,6 +64,7 @@ def test_the_question_goes_in_the_terms_of_the_protocol_and_tokens_come_back():
         (Failure(400, "the request exceeds the available context size"), "too long for the model"),
         (Raw(b'{"error": {"message": "upstream is down"}}'), "garbled answer"),
         (Raw(b"a page", kind="text/html"), "garbled answer"),
+        (Raw(b"a page"), "garbled answer"),
     ],
 )
 def test_an_answer_that_is_not_whole_has_a_reason(answer, reason):
@@ -292,6 +293,40 @@ def test_a_server_that_dies_is_left_out_and_said(tmp_path):
         assert len([w for w in told if "go on without" in str(w.message)]) == 1
         alone = synthesis.generate_texts(tmp_path / "b.csv", host=two.url, per_label=10)
     assert run.rows["text"].tolist() == alone.rows["text"].tolist()
+
+
+PAGE = scripted_ollama.Raw(b"<html>Sign in</html>", kind="text/html")
+BROKEN = scripted_ollama.Failure(500, "model runner has unexpectedly stopped")
+
+
+@pytest.mark.parametrize(("fault", "told"), [(PAGE, "gives no answers"), (BROKEN, "unexpectedly")])
+def test_a_server_that_gives_no_answers_costs_no_text(fault, told, tmp_path):
+    texts = pd.DataFrame({"text": [f"Post {n} on Redis" for n in range(30)]})
+
+    def right(request, number):
+        asked = json.loads(request["messages"][-1]["content"].splitlines()[-1])
+        said = {"keywords": ["Redis"], "topic": "Databases", "summary": "It is about Redis"}
+        return json.dumps({"answers": [{"id": asked["id"], **said}]})
+
+    with (
+        scripted_ollama.serving(always(fault)) as bad,
+        scripted_ollama.serving(right, delay=0.02) as good,
+    ):
+        where = {"host": [bad.url, good.url], "per_call": 1, "concurrency": 2}
+        with pytest.warns(UserWarning, match=rf"{bad.url}.*{told}.*go on without it"):
+            run = synthesis.annotate(texts, tmp_path / "a.csv", **where)
+    assert len(run.rows) == 30
+    assert run.rejected.empty
+
+
+def test_what_is_no_answer_is_asked_again_by_the_next_run(tmp_path):
+    with serving(lambda request, number: Raw(b"a page") if number == 0 else TEA) as server:
+        found = connect("gpt", base_url=server.base_url)
+        with Journal(tmp_path / "a.csv") as journal:
+            assert found.ask(HELLO, None, {}, journal).reason == "garbled answer"
+            assert found.ask(HELLO, None, {}, journal).content == TEA
+            assert found.ask(HELLO, None, {}, journal).content == TEA
+    assert len(server.requests) == 2
 
 
 def test_a_server_that_is_not_there_from_the_start_is_left_out_unless_all_are():
