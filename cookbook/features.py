@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cookbook.data import set_aside
+from cookbook.formats import require
 from cookbook.marks import to_tokens, token_places
 from cookbook.words import spans, split_keywords
 
@@ -98,10 +99,16 @@ def tokenize(
                 warnings.warn(str(said[0].message), stacklevel=2)
             return done
 
-        about: Any = {"batched": True, "with_indices": True}
-        return IterableDatasetDict(
-            {n: part.map(add, **about, fn_kwargs={"split": n}) for n, part in splits.items()}
-        )
+        streams = {}
+        for name, part in splits.items():
+            head = Dataset.from_list(list(part.take(1)), features=part.features)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # said where the rows are read
+                kinds = tokenize(DatasetDict({name: head}), tokenizer, text, limit)[name].features
+            about: Any = {"batched": True, "with_indices": True, "fn_kwargs": {"split": name}}
+            gone = sorted(set(part.column_names or head.column_names) - set(kinds))
+            streams[name] = part.map(add, **about, remove_columns=gone, features=kinds)
+        return IterableDatasetDict(streams)
     made = {}
     for name, part in splits.items():  # no comprehension: warnings count the calls between
         made[name] = _inputs(part, name, tokenizer, text, limit)
@@ -233,6 +240,7 @@ def _encode(
     part: Dataset, split: str, tokenizer: Any, column: str, limit: int | None, side: str = "text"
 ) -> pa.ListArray:
     """Return the token ids of a column, cut at the limit."""
+    require(part.column_names, [column], f"Split {split!r}")
     texts, what = part[column][:], side.removeprefix("text_")
     for row, value in enumerate(texts):
         if not isinstance(value, str) or (what == "target" and not value.strip()):

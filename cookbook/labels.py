@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
+from cookbook.formats import require
 from cookbook.label_cells import doubtful_labels, label_names, label_sets, one_hot
 
 if TYPE_CHECKING:  # datasets takes a second to import
@@ -33,7 +34,8 @@ def encode_labels(
         splits: Splits with at least `train`.
         label: Column with names, numbers, or class ids that have names already.
         names: Names in the order of their ids, to keep those of an earlier model. Streamed splits
-            need them, since nobody has read their rows yet, and may have one label a text.
+            need them, unless theirs are class ids, since nobody has read their rows yet, and may
+            have one label a text.
 
     Returns:
         The splits, with the column `label`, as the Trainer wants it, as a `datasets.ClassLabel`. Of
@@ -51,8 +53,9 @@ def encode_labels(
     """
     from datasets import ClassLabel, DatasetDict, IterableDataset, List, Value
 
-    if isinstance(splits["train"], IterableDataset):
+    if any(isinstance(part, IterableDataset) for part in splits.values()):
         return _encode_streams(splits, label, names)
+    require(splits["train"].column_names, [label], "Split 'train'")
     if label == "label" and "label_names" in splits["train"].features:  # they are encoded already
         label = "label_names"
     feature = splits["train"].features[label]
@@ -95,15 +98,22 @@ def encode_labels(
 
 
 def _encode_streams(splits: Any, label: str, names: Sequence[str] | None) -> Any:
-    from datasets import ClassLabel, Features, IterableDatasetDict
+    from datasets import ClassLabel, Dataset, Features, IterableDatasetDict
 
-    if names is None:
-        raise ValueError("The rows of a stream aren't read yet: give the names of the labels.")
+    if whole := [name for name, part in splits.items() if isinstance(part, Dataset)]:
+        raise ValueError(f"Stream every split, or none: {whole} are read whole.")
+    parts = {name: part._resolve_features() for name, part in splits.items()}  # a CSV's has none
+    for name, part in parts.items():
+        require(part.column_names, [label], f"Split {name!r}")
+    names = names or getattr(parts["train"].features[label], "names", None)
+    if names is None or len(names) < 2:
+        raise ValueError("The rows of a stream aren't read yet: give the names of two labels.")
     ids = ClassLabel(names=label_names(names).tolist())
     refuse_reserved(ids.names)
 
     def encode(batch: dict[str, Any], rows: list[int], split: str) -> dict[str, Any]:
-        given = label_names(batch.pop(label))
+        given, feature = batch.pop(label), parts[split].features[label]
+        given = label_names(names_of(given, feature) if hasattr(feature, "names") else given)
         unseen = given[~given.isin(ids.names)]
         if len(unseen):
             first = rows[unseen.index[0]]
@@ -111,7 +121,7 @@ def _encode_streams(splits: Any, label: str, names: Sequence[str] | None) -> Any
         return {**batch, "label": given.map(ids.str2int).tolist()}
 
     encoded = {}
-    for split, part in splits.items():
+    for split, part in parts.items():
         kept = {name: kind for name, kind in part.features.items() if name != label}
         about: Any = {"features": Features({**kept, "label": ids}), "fn_kwargs": {"split": split}}
         drop = [label] if label != "label" else None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
 from tqdm.auto import tqdm
 from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
@@ -205,8 +205,8 @@ def last_checkpoint(trainer: Trainer) -> str | None:
 
     To be passed on: `trainer.train(resume_from_checkpoint=last_checkpoint(trainer))`. A run is
     known by its base model's weights and which of them are trained, its label names, its settings,
-    and the tokens and labels of both splits, on however many devices. Checkpoints of another run
-    are moved aside and kept.
+    and the tokens and labels of both splits (of a stream, of its first thousand rows), on however
+    many devices. Checkpoints of another run are moved aside and kept.
     """
     run = _identity(trainer)
     with trainer.args.main_process_first(local=False):
@@ -396,7 +396,9 @@ def _weights(folder: str) -> list[Path]:
 
 
 def _fingerprint(dataset: Any) -> str:
-    if not isinstance(dataset, Dataset):
+    if not isinstance(dataset, (Dataset, IterableDataset)):
         return type(dataset).__name__
+    if isinstance(dataset, IterableDataset):
+        dataset = Dataset.from_list(list(dataset.take(1000)))
     columns = [c for c in ("input_ids", "label", "labels") if c in dataset.column_names]
     return digest([json.dumps(dataset.select_columns(columns).to_dict()).encode()])

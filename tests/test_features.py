@@ -1,6 +1,15 @@
 import numpy as np
+import pandas as pd
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDatasetDict,
+    Value,
+    load_dataset,
+)
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from torch.utils.data import DataLoader
 from transformers import (
@@ -17,7 +26,7 @@ from transformers import (
     XLNetConfig,
 )
 
-from cookbook import features
+from cookbook import features, labels
 
 
 def dataset(*texts):
@@ -256,3 +265,27 @@ def test_a_slow_tokenizer_and_keywords_of_other_texts_are_refused(tokenizer):
     rows = DatasetDict(train=Dataset.from_dict({"text": ["Go"], "keywords": ["Rust"]}))
     with pytest.raises(ValueError, match="None of the keywords of split 'train' stands"):
         features.tokenize_marker(rows, tokenizer)
+
+
+def test_streams_of_every_kind_keep_their_labels_by_name(wordwise, tmp_path):
+    rows = {"text": ["is one", "is zero"], "label": [0, 1]}
+    kinds = Features({"text": Value("string"), "label": ClassLabel(names=["1", "0"])})
+    whole = DatasetDict(train=Dataset.from_dict(rows, features=kinds))
+    stream = IterableDatasetDict(train=whole["train"].to_iterable_dataset())
+    for names in (None, ["0", "1"], ["1", "0"]):
+        expected, found = (labels.encode_labels(each, names=names) for each in (whole, stream))
+        assert found["train"].features["label"] == expected["train"].features["label"]
+        assert [row["label"] for row in found["train"]] == expected["train"]["label"][:]
+    pd.DataFrame({"text": ["a", "b"], "said": ["x", "y"]}).to_csv(tmp_path / "a.csv", index=False)
+    files = {"train": str(tmp_path / "a.csv")}
+    read = load_dataset("csv", data_files=files, streaming=True)
+    encoded = labels.encode_labels(read, "said", names=["x", "y"])
+    tokens = features.tokenize(encoded, wordwise)["train"]
+    assert [row["label"] for row in tokens] == [0, 1]
+    assert tokens.features["label"].names == ["x", "y"]
+    with pytest.raises(ValueError, match=r"Split 'train' has no column 'label'; it has: 'text'"):
+        labels.encode_labels(read, names=["x", "y"])
+    with pytest.raises(ValueError, match=r"Stream every split, or none: \['test'\]"):
+        labels.encode_labels({**stream, "test": whole["train"]}, names=["0", "1"])
+    with pytest.raises(ValueError, match=r"Split 'train' has no column 'body'"):
+        features.tokenize(encoded, wordwise, "body")

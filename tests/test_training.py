@@ -386,6 +386,7 @@ def test_a_table_larger_than_memory_is_streamed_through_to_the_trainer(minilm, t
     encoded = labels.encode_labels(splits, names=names)
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     tokens = features.tokenize(encoded, tokenizer)
+    assert labels.label_maps(tokens) == labels.label_maps(encoded)
     with pytest.warns(UserWarning, match=r"1 of \d+ texts in split 'train\[\d+:\]' are longer"):
         assert max(row["length"] for row in tokens["train"]) == 512
     set_seed(0)
@@ -405,6 +406,10 @@ def test_a_table_larger_than_memory_is_streamed_through_to_the_trainer(minilm, t
     )
     trainer.train()
     trainer.save_model(str(tmp_path / "model"))
+    again = features.tokenize(encoded, tokenizer)["train"]
+    others = features.tokenize(encoded, tokenizer)["train"].skip(5)
+    assert training._fingerprint(again) == training._fingerprint(tokens["train"])
+    assert training._fingerprint(others) != training._fingerprint(again)
     held = rows.iloc[2400:2600]
     found = inference.classify(held["text"], tmp_path / "model")["label"]
     assert (found.to_numpy() == held["label"].to_numpy()).mean() > 0.75
