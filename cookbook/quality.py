@@ -307,7 +307,7 @@ def _way(duplicates: pd.DataFrame) -> str:
     """Say where not every pair was compared."""
     if duplicates.attrs["way"] == "every pair":
         return ""
-    return "\nSo many texts are compared by MinHash: of a thousand near duplicates it may miss one"
+    return "\nSo many texts are compared by MinHash: of a hundred near duplicates it may miss one"
 
 
 def _duplicates(

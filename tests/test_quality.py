@@ -188,6 +188,17 @@ def test_among_many_texts_minhash_finds_what_a_comparison_of_all_pairs_finds(fra
     assert quality.near_duplicates(texts.head(50), 80, exact_up_to=0).attrs["way"] == "every pair"
 
 
+def test_of_a_crowd_of_letters_from_one_template_each_is_a_duplicate_either_way():
+    rng = np.random.default_rng(0)
+    names = ["".join(rng.choice(list("abcdefghijklmnop"), 5)) for _ in range(300)]
+    letter = "Dear {}, thank you for your order, which will be with you within the next week"
+    texts = pd.Series([*map(letter.format, names), "Something else"])
+    for exact_up_to in (1000, 0):
+        found = quality.near_duplicates(texts, exact_up_to=exact_up_to)
+        assert found["row"].tolist() == list(range(1, 300))
+        assert set(found["of"]) == {0}
+
+
 def test_the_report_says_that_so_many_texts_were_compared_by_minhash():
     texts = [f"{a} {b} {c}" for a in "abcdefghij" for b in range(40) for c in range(52)]
     many = pd.DataFrame({"text": [*texts, texts[0].upper()], "keywords": "a"})
