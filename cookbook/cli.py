@@ -145,6 +145,7 @@ def answer(
     target: Annotated[str, Argument(help="File to write; of many the folder, or its address.")],
     model: Model,
     text: Text = "text",
+    encoding: Annotated[str, Option(help="Of a CSV that isn't UTF-8, such as cp1252.")] = "",
     ray: Annotated[str | None, Option(help="Of many: a Ray cluster's address.")] = None,
 ) -> Any:
     """Answer every text of a table, or of a folder of them, with a model.
@@ -158,10 +159,10 @@ def answer(
         cookbook answer titles.csv answered.csv out/clickbait/model
         cookbook answer "s3://mine/2026/*.parquet" s3://mine/answered out/clickbait/int8 --ray auto
     """
-    given = locals()
-    if not (cookbook.lake.is_lake(source) or given.pop("ray")):
-        return cookbook.inference.answer_file(**given)
-    done = cookbook.lake.answer_lake(source, target, model, text=text, ray=ray)
+    options = {"text": text, **({"encoding": encoding} if encoding else {})}
+    if not (cookbook.lake.is_lake(source) or ray):
+        return cookbook.inference.answer_file(source, target, model, **options)
+    done = cookbook.lake.answer_lake(source, target, model, ray=ray, **options)
     typer.echo(done)
     raise typer.Exit(int(not done.ok))
 

@@ -220,7 +220,8 @@ def answer_file(
         chunk_rows: Rows in memory at once, and lost by a kill.
         dtype: As for `load`.
         max_length: Tokens of a text at most.
-        **options: Passed to `classify` or `extract_keywords`.
+        **options: Passed to `classify` or `extract_keywords`; `sep` and `encoding` to
+            `tables.read`.
 
     Returns:
         Path of the target: every column of the source as it was, and the answers.
@@ -244,9 +245,9 @@ def answer_file(
         for other in {*target.parent.glob(f"{glob.escape(target.name)}.*.parts")} - {parts}:
             warnings.warn(f"{other} is of another run: delete it if you won't go on.", stacklevel=2)
         done: list[Path] = []
-        blank = 0
+        blank, reading = 0, _of_reading(options)
         with tqdm(desc=f"Answer {source.name}", total=tables.row_count(source)) as bar:
-            for piece in tables.chunks(source, [text], chunk_rows):
+            for piece in tables.chunks(source, [text], chunk_rows, **reading):
                 done.append(parts / f"{len(done):06}.parquet")
                 texts = _texts(piece.column(text).to_pandas(), bar.n)
                 if not done[-1].is_file():
@@ -269,7 +270,7 @@ def answer_pieces(
         loaded: What `load` returned.
         text: Column of the texts.
         rows: Rows of a piece, which memory holds.
-        **options: Passed to `classify` or `extract_keywords`.
+        **options: As for `answer_file`.
 
     Yields:
         Arrow tables: every column as it stands, and the answers. Of a file without rows, one.
@@ -278,14 +279,20 @@ def answer_pieces(
         ValueError: The file can't be read as it is.
     """
     blank = before = 0
+    reading = _of_reading(options)
     try:
-        for piece in tables.chunks(source, [text], rows):
+        for piece in tables.chunks(source, [text], rows, **reading):
             texts = _texts(piece.column(text).to_pandas(), before)
             yield _answered(piece, texts, loaded, **options)
             blank, before = blank + texts.count(""), before + len(texts)
     except tables.NoRows as error:
         yield _answered(error.table, [], loaded, **options)
     _tell_blank(blank, before)
+
+
+def _of_reading(options: dict[str, Any]) -> dict[str, str]:
+    """Take out of the options what is about reading a CSV."""
+    return {name: options.pop(name) for name in ("sep", "encoding") if name in options}
 
 
 def _answered(piece: pa.Table, texts: list[str], loaded: Model, **options: Any) -> pa.Table:

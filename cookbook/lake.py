@@ -95,7 +95,7 @@ def answer_lake(
         resources: What a part takes there, as for `ray.remote`; one core.
         dtype: As for `load`.
         max_length: Tokens of a text at most.
-        **options: Passed to `classify` or `extract_keywords`.
+        **options: As for `answer_file`.
 
     Returns:
         What was done, and which parts failed.

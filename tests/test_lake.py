@@ -251,6 +251,22 @@ def test_every_folder_is_read_once_whatever_links_lead_there(tiny, tmp_path):
         assert lake.sample(source, "text", 10).tolist() == ["A", "B"]
 
 
+def test_files_of_another_encoding_are_read_as_told(tiny, tmp_path):
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "a.csv").write_bytes("text\nCafé\n".encode("cp1252"))
+    command = ["answer", str(source), str(target), str(tiny)]
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 1
+    assert "pass encoding='cp1252'" in result.output
+    for given, answers in ((source, "many/a.csv"), (source / "a.csv", "one.csv")):
+        where = tmp_path / answers.removesuffix("/a.csv")
+        command = ["answer", str(given), str(where), str(tiny), "--encoding", "cp1252"]
+        result = CliRunner().invoke(cli.app, command)
+        assert result.exit_code == 0, result.output
+        assert pd.read_csv(tmp_path / answers)["text"].tolist() == ["Café"]
+
+
 def test_parts_without_rows_have_answers_without_rows(tiny, tmp_path):
     source, target = tmp_path / "in", tmp_path / "out"
     source.mkdir()
