@@ -37,12 +37,12 @@ def per_label(
         >>> per_label([["a"], ["b"]], np.array([[0.9, 0.2], [0.6, 0.7]]), ["a", "b"])["f1"].tolist()
         [0.6666666666666666, 1.0]
     """
-    from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+    from sklearn.metrics import average_precision_score
 
     true, scores = _shapes(references, scores, names)
     found = predicted(scores, names, thresholds)
-    figures = precision_recall_fscore_support(true, found, average=None, zero_division=0)
-    table = pd.DataFrame(dict(zip(("precision", "recall", "f1"), figures, strict=False)))
+    figures = _averaged(true, found, None)
+    table = pd.DataFrame(dict(zip(("precision", "recall", "f1"), figures, strict=False))).iloc[:-1]
     pairs = zip(true.T, np.nan_to_num(scores).T, strict=True)
     table["average_precision"] = [
         average_precision_score(own, given) if own.any() else np.nan for own, given in pairs
@@ -81,12 +81,8 @@ def multilabel_metrics(
         (0.5, 0.5)
     """
     averages, table = figures_of(references, scores, names, thresholds)
-    figures = {
-        f"{figure}_{name}": float(value)
-        for name, row in table.drop(columns="threshold").iterrows()
-        for figure, value in row.items()
-        if not np.isnan(value)
-    }
+    rows = table.drop(columns="threshold").to_dict("index").items()
+    figures = {f"{figure}_{name}": x for name, row in rows for figure, x in row.items() if x == x}
     return averages | figures
 
 
@@ -188,20 +184,27 @@ def figures_of(
     references: Sets, scores: np.ndarray, names: Sequence[str], thresholds: Any = 0.5
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Return the averages of `multilabel_metrics`, and the table of `per_label`."""
-    from sklearn.metrics import precision_recall_fscore_support
-
     true, scores = _shapes(references, scores, names)
     table = per_label(true, scores, names, thresholds)
     found = predicted(scores, names, thresholds)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        true, found, average="micro", zero_division=0
-    )
-    samples = precision_recall_fscore_support(true, found, average="samples", zero_division=1)
+    precision, recall, f1, _ = _averaged(true, found, "micro")
+    samples = _averaged(true, found, "samples", zero_division=1)
     averages = {"f1_macro": table["f1"].mean(), "f1_micro": f1, "f1_samples": samples[2]}
     averages |= {"precision_micro": precision, "recall_micro": recall}
     averages["exact_match"] = (true == found).all(axis=1).mean()
     averages["average_precision_macro"] = table["average_precision"].mean()
     return {name: float(value) for name, value in averages.items()}, table
+
+
+def _averaged(true: np.ndarray, found: np.ndarray, average: Any, zero_division: int = 0) -> Any:
+    """Return scikit-learn's figures, with those of a last label that no text has or gets.
+
+    It takes a single column for the two classes of one label.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    wide = (np.pad(each, ((0, 0), (0, 1))) for each in (true, found))
+    return precision_recall_fscore_support(*wide, average=average, zero_division=zero_division)
 
 
 def _shapes(references: Any, scores: Any, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -298,6 +298,23 @@ def expected(answers, thresholds):
     ]
 
 
+def test_a_single_label_is_scored_like_any_other():
+    scores = np.array([[0.9], [0.2], [0.8]])
+    figures = multilabel.multilabel_metrics([["a"], [], []], scores, ["a"])
+    assert (figures["precision_a"], figures["recall_a"], figures["precision_micro"]) == (
+        0.5,
+        1,
+        0.5,
+    )
+    assert figures["exact_match"] == figures["f1_samples"] == pytest.approx(2 / 3)
+    two = multilabel.multilabel_metrics(
+        [["a"], [], []], np.column_stack([scores, [0.1, 0.1, 0.1]]), ["a", "b"]
+    )
+    assert {name: two[name] for name in ("f1_micro", "f1_samples", "exact_match")} == {
+        name: figures[name] for name in ("f1_micro", "f1_samples", "exact_match")
+    }
+
+
 def test_a_model_learns_several_labels_and_obeys_its_thresholds(trained, posts):
     assert (
         json.loads((trained / "figures.json").read_text())["eval_f1_micro"] > 0.5
