@@ -119,7 +119,8 @@ def check(
     """
     source, every = _rows(data, text, label, names=True, several=several)
     each = every.explode("label")
-    balance = pd.crosstab(each["split"], each["label"]).reindex(every["split"].unique())
+    balance = pd.crosstab(each["split"], each["label"])
+    balance = balance.reindex(every["split"].unique(), fill_value=0)
     counts = balance.sum().sort_values()
     giveaways = surface_giveaways(every["text"], every["label"])
     giveaways["flagged"] &= giveaways["score"] >= giveaway
@@ -128,8 +129,8 @@ def check(
     conflicts = every[(said.groupby(keys).transform("nunique") > 1) & (keys != "")]
 
     told = [("labels", detail) for detail in doubtful_labels(counts.index, several)]
-    if len(counts) == 1:
-        told.append(("balance", f"only one label, {counts.index[0]!r}"))
+    if len(counts) < 2:
+        told.append(("balance", f"only one label, {counts.index[0]!r}" if len(counts) else "none"))
     elif counts.iloc[-1] > 10 * counts.iloc[0]:
         few = f"only {counts.iloc[0]:,} of {counts.index[0]!r}"
         told.append(("balance", f"{counts.iloc[-1]:,} rows of {counts.index[-1]!r}, {few}"))
@@ -356,8 +357,9 @@ def _rows(
 ) -> tuple[Any, pd.DataFrame]:
     """Return the data, read where it has to be, and one table of it: split, row, text, label."""
     splits = tables.read_splits(data)
-    if isinstance(data, (str, Path)):
-        data = splits["train"] if list(splits) == ["train"] else splits
+    parts = data.values() if isinstance(data, Mapping) else [data]
+    if any(isinstance(part, (str, Path)) for part in parts):
+        data = splits if isinstance(data, Mapping) or list(splits) != ["train"] else splits["train"]
     if not isinstance(data, Mapping):
         splits = {"all": splits["train"]}
     frames = []

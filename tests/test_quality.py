@@ -81,6 +81,22 @@ def test_a_label_whose_texts_have_no_word_is_checked_too():
     assert len(quality.surface_giveaways(marks["text"].head(2), pd.Series(["x", "y"])))
 
 
+def test_texts_without_any_label_are_counted_too():
+    rows = pd.DataFrame({"text": ["One", "Two", "Three"], "label": "[]"})
+    assert "balance: none" in quality.check(rows, several=True).problems
+    splits = {"train": rows.assign(label=["a", "b|a", "a"]), "test": rows.assign(text="Four")}
+    report = quality.check(splits, several=True)
+    assert report.balance.loc["test"].tolist() == [0, 0]
+    assert "a 3, b 1" in str(report)
+
+
+def test_splits_named_by_their_files_are_cleaned_too(tmp_path):
+    rows = pd.DataFrame({"text": ["One", "ONE", "Two"], "label": ["a", "a", "b"]})
+    rows.to_csv(tmp_path / "train.csv", index=False)
+    clean = quality.check({"train": tmp_path / "train.csv"}).clean()
+    assert clean["train"]["text"].tolist() == ["One", "Two"]
+
+
 def test_random_labels_give_nothing_away(frame):
     shuffled = frame["label"].sample(frac=1, random_state=0).to_numpy()
     table = quality.surface_giveaways(frame["text"], pd.Series(shuffled))
