@@ -72,20 +72,11 @@ def worst_pairs(counts: pd.DataFrame, n: int = 10) -> pd.DataFrame:
         >>> pairs[["label", "predicted", "share"]].to_numpy().tolist()
         [['b', 'a', 0.5]]
     """
-    values = counts.to_numpy()
-    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
-    wrong = np.where(np.eye(len(values), dtype=bool), 0, values)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:n]
-    found: Any = np.unravel_index(order[wrong.ravel()[order] > 0], wrong.shape)
-    rows, columns = found
-    return pd.DataFrame(
-        {
-            "label": counts.index[rows],
-            "predicted": counts.columns[columns],
-            "texts": values[rows, columns],
-            "share": shares[rows, columns],
-        }
-    )
+    every = pd.MultiIndex.from_product([counts.index, counts.columns], names=["label", "predicted"])
+    pairs = every.to_frame(index=False).assign(texts=counts.to_numpy().ravel())
+    pairs["share"] = pairs["texts"] / pairs.groupby("label")["texts"].transform("sum")
+    wrong = pairs[(pairs["label"] != pairs["predicted"]) & (pairs["texts"] > 0)]
+    return wrong.sort_values("texts", ascending=False, kind="stable").head(n).reset_index(drop=True)
 
 
 def per_label(references: Labels, predictions: Labels, names: Sequence[str]) -> pd.DataFrame:
@@ -231,8 +222,8 @@ def pass_rates(challenge: pd.DataFrame, predictions: Sequence[str]) -> pd.DataFr
         raise ValueError(f"{len(predictions)} predictions for {len(challenge)} rows")
     rows = challenge.assign(predicted=label_names(predictions).to_numpy())
     rows["passed"] = rows["predicted"] == label_names(rows["label"])
-    written = rows[rows["group"] == "as_written"].set_index("case")["predicted"]
-    before = rows["case"].map(written)
+    written = rows[(rows["group"] == "as_written") & rows["case"].notna()]
+    before = rows["case"].map(written.set_index("case")["predicted"])
     repeats = before.notna() & (rows["group"] != "as_written")
     rows["unchanged"] = (rows["predicted"] == before).astype(float).where(repeats)
     return rows.groupby("group", sort=False).agg(

@@ -165,6 +165,9 @@ def test_pass_rates_per_group():
     assert table["passed"].tolist() == [0.5, 0.0, 1.0]
     assert table.loc["lower_case", "unchanged"] == 0.5
     assert table["unchanged"].isna().tolist() == [True, False, True]
+    alone = pd.concat([challenge, challenge.head(2).assign(case=None)])
+    table = metrics.pass_rates(alone, [*predictions, "factual", "factual"])
+    assert table["unchanged"].isna().tolist() == [True, False, True]
     with pytest.raises(ValueError, match="1 predictions for 5 rows"):
         metrics.pass_rates(challenge, ["factual"])
     stars = challenge.assign(label=[1, 2, 1, 2, 1])
