@@ -159,7 +159,7 @@ def answer(
         cookbook answer titles.csv answered.csv out/clickbait/model
         cookbook answer "s3://mine/2026/*.parquet" s3://mine/answered out/clickbait/int8 --ray auto
     """
-    options = {"text": text, **({"encoding": encoding} if encoding else {})}
+    options: dict[str, Any] = {"text": text, **({"encoding": encoding} if encoding else {})}
     if not (cookbook.lake.is_lake(source) or ray):
         return cookbook.inference.answer_file(source, target, model, **options)
     done = cookbook.lake.answer_lake(source, target, model, ray=ray, **options)

@@ -210,12 +210,9 @@ def load_splits(
         assigned = assign_splits(whole, "label" if label else None, ties, shares, seed)
         frames |= {name: whole[assigned == name] for name in ("train", *shares)}
     try:
-        splits = DatasetDict(
-            {
-                name: Dataset.from_pandas(frames[name], preserve_index=False)
-                for name in dict.fromkeys([*SPLITS, *frames])
-            }
-        )
+        order = dict.fromkeys([*SPLITS, *frames])
+        made = {name: Dataset.from_pandas(frames[name], preserve_index=False) for name in order}
+        splits = DatasetDict(made)
     except pa.ArrowException as error:
         raise ValueError(f"A column holds values of several types: {error}") from None
     if ids is not None and not several:

@@ -27,12 +27,9 @@ def decisions(path: str | Path) -> pd.DataFrame:
 
 def folded(rows: pd.DataFrame) -> pd.DataFrame:
     """Keep of the rows of such a file the last of each text, and none that was taken back."""
-    kept: dict[str, Any] = {}
-    for row in rows.fillna("").astype(str).to_dict("records"):
-        kept.pop(key_of(row["text"]), None)
-        if row["decision"] != "undo":
-            kept[key_of(row["text"])] = row
-    return pd.DataFrame(list(kept.values()), columns=list(COLUMNS), dtype=str)
+    rows = rows.fillna("").astype(str)
+    last = ~rows["text"].map(key_of).duplicated(keep="last")
+    return rows.loc[last & (rows["decision"] != "undo"), list(COLUMNS)].reset_index(drop=True)
 
 
 def key_of(text: str) -> str:
@@ -67,9 +64,7 @@ def apply(
         warning counts what was left out.
     """
     rows, column = tables.read(data, [text]), keywords or label
-    found = decisions(path)
-    found = found[found["decision"] != "skip"]
-    found = found.set_index(found["text"].map(key_of))
+    found = _settled(path)
     keys = rows[text].map(lambda cell: key_of(cell) if isinstance(cell, str) else "")
     said = keys.map(found["decision"]).fillna("")
     if column not in rows:

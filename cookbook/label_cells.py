@@ -102,14 +102,13 @@ def label_sets(values: Iterable[Any]) -> pd.Series:
         >>> label_sets(["bug|urgent", "bug; bug", ["2", 3.0], "[]", ""]).tolist()
         [['bug', 'urgent'], ['bug'], ['2', '3'], [], None]
     """
+
+    def found(cell: Any) -> list[str] | None:
+        own = list(dict.fromkeys(_names_in(cell, several=True)))
+        return own if own or pd.api.types.is_list_like(cell) or str(cell).strip() == "[]" else None
+
     cells = pd.Series(values).astype(object)
-    sets = [list(dict.fromkeys(_names_in(cell, several=True))) for cell in cells]
-    blank = [
-        not (own or pd.api.types.is_list_like(cell) or str(cell).strip() == "[]")
-        for own, cell in zip(sets, cells, strict=True)
-    ]
-    found = [None if none else own for none, own in zip(blank, sets, strict=True)]
-    return pd.Series(found, cells.index, dtype=object)
+    return pd.Series(list(map(found, cells)), cells.index, dtype=object)
 
 
 def label_columns(frame: pd.DataFrame, columns: Sequence[str], where: str = "") -> pd.Series:

@@ -45,24 +45,22 @@ def build(
         ValueError, OSError: As `inference.load`.
     """
     loaded = inference.load(model)
+    box = partial(gr.HTML, show_label=True, container=True, min_height=140, render=False)
     if loaded.kind == "classifier":
         names = loaded.names
         heading = f"{' or '.join(names)}?" if len(names) < 4 else "Which label?"
         listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if names[20:] else "")
         told = f"Says which of these a text is, and how sure it is: {listed}."
         verb, samples = "Classify", "page_titles.txt"
-        about = {"label": _PROBABLE, "render": False}
-        result: Any = gr.Label(num_top_classes=_SHOWN, **about)
+        result: Any = gr.Label(num_top_classes=_SHOWN, label=_PROBABLE, render=False)
         if loaded.several:
-            result = gr.HTML(show_label=True, container=True, min_height=140, **about)
+            result = box(label=_PROBABLE)
     else:
         heading = "Keywords of a text"
         does = {"marker": "marks", "writer": "writes"}[loaded.kind]
         told = f"Reads a text and {does} its keywords."
         verb, samples = "Find keywords", "page_posts.txt"
-        result = gr.HTML(
-            label="Keywords", show_label=True, container=True, min_height=140, render=False
-        )
+        result = box(label="Keywords")
     title = title or heading[0].upper() + heading[1:]
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.HTML(f"<h1>{escape(title)}</h1><p>{escape(told)}</p>", elem_classes="head")

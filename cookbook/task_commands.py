@@ -146,7 +146,7 @@ def review(
     """
     reviews = cookbook.review
     columns: dict[str, Any] = {"text": text, "label": label, "keywords": keywords}
-    path = out or cookbook.answers.beside(Path(file), "review")
+    path = out or Path(file).with_suffix(".review.csv")
     if beside:
         return reviews.agreement(path, beside, keywords=bool(keywords))
     if apply:
