@@ -277,7 +277,7 @@ class Run:
         *plan, seed = self.columns[-3:]
 
         def ours(rows: pd.DataFrame) -> pd.DataFrame:
-            rows = rows[(rows[plan] == self.plan).all(axis=1)]
+            rows = rows[(rows[plan] == list(self.plan)).all(axis=1)]
             return rows.astype({seed: int}).reset_index(drop=True)
 
         return ours(self.kept.before), ours(self.bad.before)

@@ -72,7 +72,7 @@ def titles(
         cookbook titles --model gpt-4o --base-url https://api.openai.com/v1
     """
     options = _server(locals())
-    options["topics"] = cookbook.tables.lines(topics) if topics else cookbook.synthesis.TOPICS
+    options["topics"] = cookbook.tables.lines_of(topics) if topics else cookbook.synthesis.TOPICS
     return cookbook.synthesis.generate_texts(**options)
 
 

@@ -59,6 +59,19 @@ def head_of(path: Path) -> bytes:
         return file.read(4096)
 
 
+def lines_of(path: Path) -> list[str]:
+    """Read the lines of a text file that aren't blank.
+
+    Raises:
+        ValueError: It isn't UTF-8.
+    """
+    try:
+        found = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} isn't UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    return [line.strip() for line in found if line.strip()]
+
+
 def local_file(source: str, folder: str) -> Path:
     """Return the path of a file, in the folder where it was fetched or unpacked.
 

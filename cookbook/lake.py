@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
-from fsspec.utils import infer_compression
 from pyarrow.fs import FileInfo
 from tqdm.auto import tqdm
 
 from cookbook import extra, tables
 from cookbook.inference import answer_pieces
 from cookbook.models import Model, digest, load, model_folder
-from cookbook.places import Place, matches, place, split
+from cookbook.places import Place, matches, parts_of, place
 from cookbook.places import is_lake as is_lake
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def answer_lake(
         raise ValueError("A model in memory can't be sent to a cluster: save it, name its folder.")
     if out.here and Path(out.path).is_file():
         raise ValueError(f"{target} is a file: of many tables the target is a folder.")
-    root, pattern, parts = _parts(source, out)
+    root, pattern, parts = parts_of(source, out)
     with tables.lock(Path(out.path, "_run.json")) if out.here else nullcontext():
         loaded = load(model, dtype=dtype, max_length=max_length)
         told = [loaded.identity, root.path, pattern, text, sorted(options.items())]
@@ -158,7 +157,7 @@ def sample(source: str | Path, column: str, rows: int, seed: int = 0) -> pd.Seri
     """
     if not is_lake(source):
         return tables.sample(source, column, rows, seed)
-    root, _, parts = _parts(source)
+    root, _, parts = parts_of(source)
     reasons = []
 
     def pieces() -> Iterator[pa.Table]:
@@ -222,33 +221,6 @@ def _answer(
 def _stamp(part: Place) -> tuple[Any, ...]:
     info = part.files.get_file_info(part.path)
     return info.size, info.mtime_ns
-
-
-def _parts(source: str | Path, out: Place | None = None) -> tuple[Place, str, dict[str, FileInfo]]:
-    """Return where a source is, its pattern, and its files by the names that their answers get."""
-    root, pattern = split(source)
-    parts: dict[str, FileInfo] = {}
-    for info in root.listed():
-        if "/_delta_log/" in info.path or info.path.endswith(".metadata.json"):
-            raise ValueError(
-                f"{source} is a table of Delta Lake or Iceberg, whose folder holds old rows too: "
-                "write the rows of today into a folder of Parquet files, and name that."
-            )
-        name = root.name_of(info.path)
-        if not matches(name, pattern):
-            continue
-        name = name.rpartition(".")[0] if infer_compression(name) else name
-        if name in parts:
-            raise ValueError(f"{info.path} and {parts[name].path} would both become {name}.")
-        parts[name] = info
-        if out is None:
-            continue
-        answers = out.below(name).path
-        if root.holds(out.below(name)) and matches(root.name_of(answers), pattern):
-            raise ValueError(f"{out.path} is part of the source itself: name another target.")
-    if not parts:
-        raise FileNotFoundError(f"{source} holds no files.")
-    return root, pattern, parts
 
 
 def _is_newer(answers: FileInfo | None, part: FileInfo) -> bool:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from fsspec.core import url_to_fs
+from fsspec.utils import infer_compression
 from pyarrow import fs
 
 
@@ -160,3 +161,37 @@ def is_lake(source: str | Path) -> bool:
     name, path = str(source), Path(source)
     remote = "://" in name and not name.startswith(("http://", "https://"))
     return remote or path.is_dir() or ("*" in name and not path.exists())
+
+
+def parts_of(
+    source: str | Path, out: Place | None = None
+) -> tuple[Place, str, dict[str, fs.FileInfo]]:
+    """Return where a source is, its pattern, and its files by the names that their answers get.
+
+    Raises:
+        FileNotFoundError: There are none.
+        ValueError: Two would get one name, some are a table format's own, or the target is a part.
+    """
+    root, pattern = split(source)
+    parts: dict[str, fs.FileInfo] = {}
+    for info in root.listed():
+        if "/_delta_log/" in info.path or info.path.endswith(".metadata.json"):
+            raise ValueError(
+                f"{source} is a table of Delta Lake or Iceberg, whose folder holds old rows too: "
+                "write the rows of today into a folder of Parquet files, and name that."
+            )
+        name = root.name_of(info.path)
+        if not matches(name, pattern):
+            continue
+        name = name.rpartition(".")[0] if infer_compression(name) else name
+        if name in parts:
+            raise ValueError(f"{info.path} and {parts[name].path} would both become {name}.")
+        parts[name] = info
+        if out is None:
+            continue
+        answers = out.below(name).path
+        if root.holds(out.below(name)) and matches(root.name_of(answers), pattern):
+            raise ValueError(f"{out.path} is part of the source itself: name another target.")
+    if not parts:
+        raise FileNotFoundError(f"{source} holds no files.")
+    return root, pattern, parts

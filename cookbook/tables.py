@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cookbook.formats import head_of, local_file, pieces_of, require
+from cookbook.formats import lines_of as lines_of
 
 if TYPE_CHECKING:  # datasets takes a second to import; reading a CSV doesn't need it
     from datasets import Dataset, DatasetDict
@@ -129,6 +130,8 @@ def chunks(
         ValueError: As `read`; of the header before the first piece.
         NoRows: There are none.
     """
+    if unknown := sorted(set(options) - {"sep", "encoding"}):
+        raise TypeError(f"Nothing that is read has {unknown}; a CSV has sep and encoding.")
     with TemporaryDirectory() as folder:
         where = str(source) if isinstance(source, (str, Path)) else "The table"
         if isinstance(source, pd.DataFrame):
@@ -396,19 +399,6 @@ def write_json(path: str | Path, value: Any, indent: int = 1) -> Path:
     """Write a value as JSON, whole or not at all."""
     content = json.dumps(value, indent=indent, ensure_ascii=False)
     return write_atomically(path, lambda half: half.write_text(f"{content}\n", "utf-8"))
-
-
-def lines(path: Path) -> list[str]:
-    """Read the lines of a text file that aren't blank.
-
-    Raises:
-        ValueError: It isn't UTF-8.
-    """
-    try:
-        found = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} isn't UTF-8 (byte {error.start}). Save it as UTF-8.") from None
-    return [line.strip() for line in found if line.strip()]
 
 
 def asset(name: str) -> str:

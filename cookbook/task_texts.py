@@ -92,7 +92,7 @@ def _written(task: Task, llm: Llm, per_label: int, out: Path) -> synthesis.Synth
         per_label=per_label,
         kind=task.kind,
         language=task.in_language,
-        topics=tables.lines(task.topics) if task.topics else synthesis.TOPICS,
+        topics=tables.lines_of(task.topics) if task.topics else synthesis.TOPICS,
         per_call=task.llm.per_call or 1,
         temperature=task.llm.temperature or 0.9,
         seed=task.seed,
