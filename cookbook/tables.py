@@ -135,9 +135,8 @@ def chunks(
     with TemporaryDirectory() as folder:
         where = str(source) if isinstance(source, (str, Path)) else "The table"
         if isinstance(source, pd.DataFrame):
-            pieces: Iterable[Any] = [
-                pa.Table.from_pandas(read(source, columns), preserve_index=False)
-            ]
+            whole = read(source, columns)
+            pieces: Iterable[Any] = [pa.Table.from_pandas(whole, preserve_index=False)]
         elif isinstance(source, (str, Path)):
             pieces = pieces_of(local_file(where, folder), where, columns, rows, options)
         else:
