@@ -194,7 +194,6 @@ def _answer(
 ) -> _Part:
     """Answer a part and put it where it belongs; or say why that can't be."""
     rows, renamed = 0, tuple[str, ...]()
-    before = _stamp(part)
 
     def counted(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
         nonlocal rows, renamed
@@ -206,6 +205,7 @@ def _answer(
     with TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
+            before = _stamp(part)
             pieces = answer_pieces(part.fetch(folder), loaded, text=text, **options)
             answered = Path(folder, f"answered{tables.require_ending(name)}")
             tables.write(counted(pieces), answered)

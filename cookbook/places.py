@@ -115,10 +115,10 @@ def place(address: str | Path) -> Place:
     if "://" not in name:
         return Place(fs.LocalFileSystem(), str(Path(name).resolve()))
     if name.startswith(("s3://", "gs://")):  # Arrow knows these, and their credentials
-        name = quote(name, safe="/:")
+        bucket, key, query = re.findall(r"^(\w+://[^/?]*)([^?]*)\??(.*)$", name, re.DOTALL)[0]
         if (other := os.environ.get("AWS_ENDPOINT_URL")) and name.startswith("s3://"):
-            name += f"?endpoint_override={quote(other, safe='')}"  # as Amazon's own clients
-        store, path = fs.FileSystem.from_uri(name)
+            query += f"&endpoint_override={quote(other, safe='')}"  # as Amazon's own clients
+        store, path = fs.FileSystem.from_uri(f"{bucket}{quote(key)}?{query.lstrip('&')}")
         return Place(store, path.rstrip("/"))
     files, path = url_to_fs(name)
     return Place(fs.PyFileSystem(fs.FSSpecHandler(files)), path.rstrip("/"))
@@ -184,6 +184,7 @@ def parts_of(
         if not matches(name, pattern):
             continue
         name = name.rpartition(".")[0] if infer_compression(name) else name
+        name += "l" if name.endswith(".json") else ""  # lines, as Spark writes them there too
         if name in parts:
             raise ValueError(f"{info.path} and {parts[name].path} would both become {name}.")
         parts[name] = info

@@ -273,16 +273,18 @@ def test_parts_without_rows_have_answers_without_rows(tiny, tmp_path):
     (source / "[a].csv").write_text("text;id\n")
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), source / "[a].parquet")
     (source / "[a].ndjson").write_text('{"text": "A"}\n')
+    (source / "[a].json").write_text('[{"text": "B"},\n{"text": "C"}]')
     (source / "b.csv").write_text("text\n\n")
     done = lake.answer_lake(source / "[a]*", target, tiny)
-    assert (done.ok, done.parts, done.rows) == (True, 3, 1)
+    assert (done.ok, done.parts, done.rows) == (True, 4, 3)
     for name in ("[a].csv", "[a].parquet"):
         with pytest.raises(tables.NoRows) as told:
             tables.read(target / name)
         added = ["label", "score", "clickbait", "factual"]
         assert told.value.table.column_names[-4:] == added
     assert tables.read(target / "[a].ndjson")["text"].tolist() == ["A"]
-    assert lake.sample(source / "[a]*", "text", 10).tolist() == ["A"]
+    assert tables.read(target / "[a].jsonl")["text"].tolist() == ["B", "C"]
+    assert sorted(lake.sample(source / "[a]*", "text", 10)) == ["A", "B", "C"]
 
 
 def wait_for(condition, run):
@@ -418,7 +420,10 @@ def test_an_object_store_is_read_and_written(store, tiny, titles, tmp_path):
     assert lake.answer_lake(command[1], command[2], tiny).answered == 0
     store.delete_file("lake/out/_half/another")
     fs.copy_files("lake/in/0", "lake/100% new", store, store)
-    assert lake.answer_lake("s3://lake/100% new", "s3://lake/more", tiny).answered == 2
+    assert (
+        lake.answer_lake("s3://lake/100% new?region=us-east-1", "s3://lake/more", tiny).answered
+        == 2
+    )
     under = fs.FileSelector("lake/out", recursive=True)
     names = {info.path for info in store.get_file_info(under) if info.is_file}
     assert names == {"lake/out/_run.json", *(f"lake/out/{name}" for name in texts)}
