@@ -79,9 +79,9 @@ def answer_lake(
     """Answer every file of a folder or an object store, a part each; where there is, on a cluster.
 
     It can be killed at any moment: a part is written whole or not at all, and the same call goes on
-    with those that aren't there, or are older than their source. A part that can't be answered is
-    set aside with its reason, and tried again by the next call. Where a machine of the cluster
-    dies, others answer its parts.
+    with those that aren't there, or are older than their source (what is put in its place with an
+    older date isn't noticed). A part that can't be answered is set aside with its reason, and tried
+    again by the next call. Where a machine of the cluster dies, others answer its parts.
 
     Args:
         source: A folder, or a pattern such as `s3://mine/2026/*.parquet`; also `gs://`, `hf://`.
@@ -102,7 +102,7 @@ def answer_lake(
     Raises:
         FileNotFoundError: There are no files.
         ValueError: The target has answers of another model, source or other options.
-        RuntimeError: Another run is writing the target.
+        RuntimeError: Another run is writing the target; of a store nobody can tell.
     """
     out, ray = place(target), ray or os.environ.get("RAY_ADDRESS")
     folder = model_folder(model) if isinstance(model, (str, Path)) else None
