@@ -23,6 +23,7 @@ _LOWER = {
     "label_cells",
     "lessons",
     "marks",
+    "minhash",
     "models",
     "openai_servers",
     "opinions",

@@ -15,21 +15,13 @@ from tqdm.auto import tqdm
 
 from cookbook import words
 from cookbook.label_cells import one_hot
+from cookbook.minhash import CROWD, Form, alike, longest
 from cookbook.multilabel import choose_thresholds
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Form = tuple[str, str, tuple[str, ...]]
-# Two texts share one of 50 bands of five MinHashes with a probability of 1 - (1 - J^5)^50, where J
-# is the share of their runs of three characters that both have: 0.98 at J = 0.6. A ratio of 90
-# means that, unless every tenth sign is another. Random titles have 0.03 of their runs in common.
-_BANDS, _BAND = 50, 5
-# Of 64 hashes the share that is equal, below which a pair isn't looked at.
-_LOOK, _ALIKE = 64, 0.35
-_LEAST = 90  # similarity from which that holds
-# Of more alike than that, as letters from one template are, not every pair is compared or kept.
-_CROWD = 64
+_LEAST = 90  # similarity from which MinHash misses little
 
 SURFACE_FEATURES: dict[str, Callable[[str], float]] = {
     "has '!'": lambda text: "!" in text,
@@ -238,12 +230,14 @@ def near_duplicates(
     forms = sorted((form for form in places if form[0]), key=lambda form: len(form[0]))
     way = "every pair" if len(forms) <= exact_up_to or similarity < _LEAST else "MinHash"
     rows = np.array([places[form] for form in forms], dtype=int)
-    pairs = _every_pair if way == "every pair" else partial(_alike_by_minhash, rows=rows)
+    pairs = _every_pair if way == "every pair" else partial(alike, rows=rows)
     repeats: Counter[int] = Counter()
+    least: dict[int, int] = {}
     for i, j, score in pairs(forms, similarity):
         a, b = sorted((int(rows[i]), int(rows[j])))
-        if repeats[b] < _CROWD and _repeats(forms[i], forms[j], similarity):
+        if (repeats[b] < CROWD or a < least[b]) and _repeats(forms[i], forms[j], similarity):
             repeats[b] += 1
+            least[b] = min(a, least.get(b, a))
             found.append((a, b, score))
     first = list(range(len(texts)))
     best: dict[int, float] = {}
@@ -260,7 +254,7 @@ def _every_pair(forms: list[Form], similarity: float) -> Iterator[tuple[int, int
     """Yield the pairs that are alike in order; the forms come by length."""
     keys = [form[0] for form in forms]
     lengths = np.array(list(map(len, keys)), dtype=int)
-    ends = lengths.searchsorted(_longest(lengths, similarity), side="right")
+    ends = lengths.searchsorted(longest(lengths, similarity), side="right")
     step = 256
     for start in tqdm(range(0, len(keys), step), desc="Near duplicates", leave=False, delay=1):
         part = keys[start : start + step]
@@ -269,81 +263,6 @@ def _every_pair(forms: list[Form], similarity: float) -> Iterator[tuple[int, int
         for i, j in np.argwhere(scores).tolist():
             if i < j:
                 yield start + i, start + j, float(scores[i, j])
-
-
-def _alike_by_minhash(
-    forms: list[Form], similarity: float, rows: np.ndarray
-) -> Iterator[tuple[int, int, float]]:
-    """Yield the pairs alike in order that share a band of their signatures.
-
-    Of a crowd in one bucket each is compared with its neighbours and with the first rows.
-    """
-    keys = [form[0] for form in forms]
-    lengths = np.array(list(map(len, keys)), dtype=int)
-    longest = _longest(lengths, similarity)
-    # Only texts with the same numbers can be the same.
-    numbers = pd.factorize(pd.Series([" ".join(form[2]) for form in forms]))[0]
-    signatures = _signatures(keys)
-    bands = range(0, signatures.shape[1], _BAND)
-    for band in tqdm(bands, desc="Near duplicates", leave=False, delay=1):
-        columns = [numbers.astype(np.uint32), *signatures[:, band : band + _BAND].T]
-        order = np.lexsort([rows, *columns])
-        changes = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
-        ends: np.ndarray = np.append(np.flatnonzero(changes) + 1, len(order))  # of each bucket
-        for at, other in _in_buckets(ends):
-            i, j = np.sort([order[at], order[other]], axis=0)
-            near = lengths[j] <= longest[i]
-            for earlier in range(0, band, _BAND):  # there they have been compared
-                part = slice(earlier, earlier + _BAND)
-                near[near] = (signatures[i[near], part] != signatures[j[near], part]).any(axis=1)
-            equal = signatures[i[near], :_LOOK] == signatures[j[near], :_LOOK]
-            near[near] = equal.mean(axis=1) >= _ALIKE
-            i, j = i[near].tolist(), j[near].tolist()
-            ours, theirs = ([keys[n] for n in side] for side in (i, j))
-            scores = process.cpdist(
-                ours, theirs, scorer=fuzz.ratio, score_cutoff=similarity, workers=-1
-            )
-            for place in np.flatnonzero(scores).tolist():
-                yield i[place], j[place], float(scores[place])
-
-
-def _in_buckets(ends: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield pairs of places, those of each bucket that ends there; of a crowd not all of them."""
-    sizes = np.diff(ends, prepend=0)
-    begin: np.ndarray = np.repeat(ends - sizes, sizes)
-    end: np.ndarray = np.repeat(ends, sizes)
-    at: np.ndarray = np.arange(len(end))
-    for distance in range(1, _CROWD + 1):
-        if not len(at := at[at + distance < end[at]]):
-            return
-        yield at, at + distance
-    for first in range(_CROWD):
-        far = np.flatnonzero(np.arange(len(end)) - begin - first > _CROWD)
-        yield begin[far] + first, far
-
-
-def _signatures(keys: list[str]) -> np.ndarray:
-    """Return the MinHash signatures of shape (texts, bands x rows), of runs of three characters."""
-    from rensa import RMinHash
-
-    step = 8192
-    found: np.ndarray = np.empty((len(keys), _BANDS * _BAND), np.uint32)
-    for start in tqdm(range(0, len(keys), step), desc="Signatures", leave=False, delay=1):
-        runs = []
-        for key in keys[start : start + step]:
-            codes = np.frombuffer(f" {key} ".encode("utf-32-le"), np.uint32).astype(np.uint64)
-            runs.append(codes[:-2] << np.uint64(42) | codes[1:-1] << np.uint64(21) | codes[2:])
-        offsets = np.cumsum([0, *map(len, runs)]).astype(np.uint64)
-        hashes = RMinHash.digest_matrix_from_flat_token_hashes(
-            np.concatenate(runs), offsets, num_perm=found.shape[1], seed=0
-        )
-        found[start : start + step] = hashes.to_rows()
-    return found
-
-
-def _longest(lengths: np.ndarray, similarity: float) -> np.ndarray:
-    """Return how long a text may be that is so similar: ratio = 200 * common / (a + b)."""
-    return lengths * (200 / max(similarity, 1) - 1) + 1e-9
 
 
 def first_duplicate(

@@ -215,6 +215,38 @@ def test_of_a_crowd_of_letters_from_one_template_each_is_a_duplicate_either_way(
         assert set(found["of"]) == {0}
 
 
+def test_in_a_crowd_the_few_that_are_alike_are_found(frame):
+    """Letters from one template share a band, as do the few that are near copies."""
+    rng = np.random.default_rng(1)
+    known = sorted({word for text in frame["text"] for word in text.split() if word.isalpha()})
+    own = [" ".join(rng.choice(known, 6)) for _ in range(600)]
+    letter = (
+        "Thank you for your order of {}, which we will send as soon as we can and hope well"
+    )
+    letters = list(map(letter.format, own))
+    copies = [letter.format(f"{words[:5]}xyzq{words[9:]}") for words in own[:200]]
+    texts = pd.Series(letters + copies).sample(frac=1, random_state=0, ignore_index=True)
+    every, found = (quality.near_duplicates(texts, exact_up_to=most) for most in (1000, 0))
+    assert len(every) > 150
+    assert set(found["row"]) == set(every["row"])
+
+
+def test_of_more_than_a_crowd_the_first_text_of_the_group_is_still_named():
+    rng = np.random.default_rng(0)
+
+    def word(letters=7):
+        return "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), letters))
+
+    head, middle = (" ".join(word() for _ in range(6)) for _ in range(2))
+    one, two = word(8), word(8)
+    shorter = [f"{head} {word()} {middle} {two}" for _ in range(100)]
+    texts = pd.Series(
+        [f"{head} {one} {middle} {word(9)}", *shorter, f"{head} {one} {middle} {two}"]
+    )
+    found = quality.near_duplicates(texts).set_index("row")
+    assert found.loc[101, "of"] == 0
+
+
 def test_the_report_says_that_so_many_texts_were_compared_by_minhash():
     texts = [f"{a} {b} {c}" for a in "abcdefghij" for b in range(40) for c in range(52)]
     many = pd.DataFrame({"text": [*texts, texts[0].upper()], "keywords": "a"})
