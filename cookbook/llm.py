@@ -37,14 +37,14 @@ class Llm:
 
     Attributes:
         model: Its one name: 'phi3' for 'phi3:latest' too.
-        servers: Those that are asked. One that dies, or answers what is no answer three times in a
-            row, is taken out, with a warning.
+        servers: Those that are asked. One that dies is taken out, with a warning; so is one that
+            three times in a row gives an error or no answer where another has one.
     """
 
     model: str
     servers: list[Server]
     _busy: Counter[str] = field(default_factory=Counter, repr=False)
-    _garbled: Counter[str] = field(default_factory=Counter, repr=False)
+    _odd: Counter[str] = field(default_factory=Counter, repr=False)
     _one_at_a_time: Any = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -106,31 +106,49 @@ class Llm:
 
     def _ask_one(self, *question: Any) -> Answer:
         late: list[Server] = []
-        odd: list[Server] = []
+        odd: list[tuple[Server, Exception]] = []
         while True:
             with self._one_at_a_time:
-                others = [one for one in self.servers if one not in late + odd] or self.servers
+                tried = [*late, *(one for one, _ in odd)]
+                others = [one for one in self.servers if one not in tried] or self.servers
                 server = min(others, key=lambda one: self._busy[one.address])
                 self._busy[server.address] += 1
             try:
                 answer = server.ask(*question)
-                if answer.reason != NO_ANSWER or server in odd or len(self.servers) == 1:
-                    self._garbled[server.address] = 0
-                    return answer
-                odd.append(server)
-                self._garbled[server.address] += 1
-                if self._garbled[server.address] == 3:
-                    told = f"{server.address} gives no answers, but {answer.content[:80]!r}."
-                    self._leave_out(server, ConnectionError(told))
             except TimeoutError:  # the question may be at fault, so the server stays
                 late.append(server)
                 if len(late) == 2 or len(self.servers) == 1:
                     raise
-            except (OSError, LookupError, RuntimeError) as error:
+            except (OSError, LookupError) as error:
                 self._leave_out(server, error)
+            except RuntimeError as error:  # here too the question may be at fault
+                odd.append((server, error))
+                if not self._others(server, tried):
+                    raise
+            else:
+                if answer.reason != NO_ANSWER:
+                    self._blame(odd, server)
+                    return answer
+                if not self._others(server, tried):
+                    return answer
+                told = f"{server.address} gives no answers, but {answer.content[:80]!r}."
+                odd.append((server, ConnectionError(told)))
             finally:
                 with self._one_at_a_time:
                     self._busy[server.address] -= 1
+
+    def _others(self, server: Server, tried: Sequence[Server]) -> list[Server]:
+        """Return the servers that are left to be asked after this one."""
+        return [one for one in self.servers if one is not server and one not in tried]
+
+    def _blame(self, odd: Sequence[tuple[Server, Exception]], server: Server) -> None:
+        """Leave out who could not answer, three times in a row, what this server could."""
+        with self._one_at_a_time:
+            self._odd[server.address] = 0
+            self._odd.update(one.address for one, _ in odd)
+        for one, error in odd:
+            if self._odd[one.address] >= 3:
+                self._leave_out(one, error)
 
     def _leave_out(self, server: Server, error: Exception) -> None:
         """Take a server out, if another is left; else the error is raised."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import warnings
@@ -60,7 +61,7 @@ class OpenAi:
                 said = self.client.chat.completions.create(
                     model=self.model, messages=messages, **question
                 )
-            except GARBLED as error:
+            except json.JSONDecodeError as error:
                 return Answer(self._cause(error), NO_ANSWER)
             except Exception as error:
                 cause = self._cause(error)

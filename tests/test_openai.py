@@ -319,6 +319,24 @@ def test_a_server_that_gives_no_answers_costs_no_text(fault, told, tmp_path):
     assert run.rejected.empty
 
 
+def test_a_question_that_no_server_can_answer_leaves_both_there():
+    def told(request, number):
+        return BROKEN if request["options"]["seed"] % 2 else TEA
+
+    with (
+        scripted_ollama.serving(told) as one,
+        scripted_ollama.serving(told) as two,
+    ):
+        found = connect("phi3", [one.url, two.url])
+        for seed in range(10):
+            if seed % 2:
+                with pytest.raises(RuntimeError, match="unexpectedly stopped"):
+                    found.ask(HELLO, None, {"seed": seed})
+            else:
+                assert found.ask(HELLO, None, {"seed": seed}).content == TEA
+        assert len(found.servers) == 2
+
+
 def test_what_is_no_answer_is_asked_again_by_the_next_run(tmp_path):
     with serving(lambda request, number: Raw(b"a page") if number == 0 else TEA) as server:
         found = connect("gpt", base_url=server.base_url)
