@@ -101,7 +101,10 @@ def tokenize(
 
         streams = {}
         for name, part in splits.items():
-            head = Dataset.from_list(list(part.take(1)), features=part.features)
+            first = list(part.take(1))
+            if not first:
+                raise ValueError(f"Split {name!r} has no rows: leave it out.")
+            head = Dataset.from_list(first, features=part.features)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # said where the rows are read
                 kinds = tokenize(DatasetDict({name: head}), tokenizer, text, limit)[name].features

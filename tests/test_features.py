@@ -110,6 +110,9 @@ def test_a_split_without_rows_is_named(wordwise):
     splits["test"] = splits["train"].select([])
     with pytest.raises(ValueError, match="Split 'test' has no rows: leave it out"):
         features.tokenize(splits, wordwise)
+    stream = IterableDatasetDict(test=splits["train"].to_iterable_dataset().filter(lambda _: False))
+    with pytest.raises(ValueError, match="Split 'test' has no rows: leave it out"):
+        features.tokenize(stream, wordwise)
 
 
 def test_a_text_without_a_token_is_named(wordwise):
