@@ -34,6 +34,17 @@ _MAGIC = {
 }
 
 
+class NoRows(ValueError):
+    """A table has no rows; `table` is its columns."""
+
+    def __init__(self, where: str, table: pa.Table) -> None:
+        super().__init__(where, table)
+        self.table = table
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} has no rows."
+
+
 def require(columns: Iterable[Hashable], wanted: Iterable[str], where: str) -> None:
     """Refuse a table in which a column is missing, or has the name of another.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import nullcontext
@@ -113,7 +114,7 @@ def answer_lake(
     root, pattern, parts = parts_of(source, out)
     with tables.lock(Path(out.path, "_run.json")) if out.here else nullcontext():
         loaded = load(model, dtype=dtype, max_length=max_length)
-        told = [loaded.identity, root.path, pattern, text, sorted(options.items())]
+        told = [loaded.identity, root.real().path, pattern, text, sorted(options.items())]
         there = {out.name_of(info.path): info for info in out.listed()}
         _same_run(out, str(target), digest([repr(told).encode()]), set(there) & set(parts))
         todo = {
@@ -198,7 +199,7 @@ def _answer(
     def counted(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
         nonlocal rows, renamed
         for piece in pieces:
-            renamed = tuple(name for name in piece.column_names if name.endswith("_predicted"))
+            renamed = tuple(name for name in piece.column_names if _ours(name, loaded))
             rows += len(piece)
             yield piece
 
@@ -216,6 +217,13 @@ def _answer(
             told = f"{type(error).__name__}: {error}".replace(f"{folder}/", "")
             return _Part(reason=" ".join(told.split()))
     return _Part(rows, "", tuple(str(each.message) for each in warned), renamed)
+
+
+def _ours(name: str, loaded: Model) -> bool:
+    """Say whether a column is an answer that got another name than it has elsewhere."""
+    usual = re.sub("(_predicted)+$", "", name)
+    known = ("label", "score", "sure", "keywords", "sure_keywords", *loaded.names)
+    return usual != name and usual in known
 
 
 def _stamp(part: Place) -> tuple[Any, ...]:

@@ -82,7 +82,7 @@ def multilabel_metrics(
     """
     averages, table = figures_of(references, scores, names, thresholds)
     rows = table.drop(columns="threshold").to_dict("index").items()
-    figures = {f"{figure}_{name}": x for name, row in rows for figure, x in row.items() if x == x}
+    figures = {f"{c}_{name}": float(x) for name, row in rows for c, x in row.items() if x == x}
     return averages | figures
 
 

@@ -28,6 +28,10 @@ class Place(NamedTuple):
         """Whether it is of this machine's own file system."""
         return isinstance(self.files, fs.LocalFileSystem)
 
+    def real(self) -> Place:
+        """Return the same place by its one name, whatever links and dots led there."""
+        return Place(self.files, Path(self.path).resolve().as_posix()) if self.here else self
+
     def below(self, name: str) -> Place:
         """Return a place in this folder."""
         return Place(self.files, f"{self.path.rstrip('/')}/{name}")
@@ -93,15 +97,18 @@ def _files(folder: str) -> Iterator[str]:
 
     A link to nowhere is one too: it can't be read, which is to be said.
     """
-    seen = {os.path.realpath(folder)}
-    for here, folders, files in os.walk(folder, followlinks=True):
-        own = sorted((os.path.join(here, name) for name in folders), key=os.path.islink)
-        folders[:] = []
-        for each in own:
-            if (real := os.path.realpath(each)) not in seen:
-                seen.add(real)
-                folders.append(os.path.basename(each))
-        yield from (os.path.join(here, name) for name in files)
+    folders, links = [folder] if os.path.isdir(folder) else [], list[str]()
+    seen = set()
+    while folders or links:
+        here = (folders or links).pop(0)
+        if (real := os.path.realpath(here)) in seen:
+            continue
+        seen.add(real)
+        for each in sorted(os.scandir(here), key=lambda entry: entry.name):
+            if each.is_dir():
+                (links if each.is_symlink() else folders).append(each.path)
+            elif each.is_file() or not os.path.exists(each.path):
+                yield Path(each.path).as_posix()
 
 
 def place(address: str | Path) -> Place:
@@ -113,7 +120,7 @@ def place(address: str | Path) -> Place:
     """
     name = str(address)
     if "://" not in name:
-        return Place(fs.LocalFileSystem(), str(Path(name).resolve()))
+        return Place(fs.LocalFileSystem(), Path(name).absolute().as_posix())
     if name.startswith(("s3://", "gs://")):  # Arrow knows these, and their credentials
         bucket, key, query = re.findall(r"^(\w+://[^/?]*)([^?]*)\??(.*)$", name, re.DOTALL)[0]
         if (other := os.environ.get("AWS_ENDPOINT_URL")) and name.startswith("s3://"):
@@ -126,6 +133,8 @@ def place(address: str | Path) -> Place:
 
 def split(source: str | Path) -> tuple[Place, str]:
     """Return the folder of a pattern and the pattern below it, which is '' of what has no star.
+
+    Nothing but a star stands for other signs.
 
     Example:
         >>> split("/mine/2026/part-*.csv")[1]
@@ -173,6 +182,7 @@ def parts_of(
         ValueError: Two would get one name, some are a table format's own, or the target is a part.
     """
     root, pattern = split(source)
+    there = root.real()
     parts: dict[str, fs.FileInfo] = {}
     for info in root.listed():
         if "/_delta_log/" in info.path or info.path.endswith(".metadata.json"):
@@ -190,8 +200,8 @@ def parts_of(
         parts[name] = info
         if out is None:
             continue
-        answers = out.below(name).path
-        if root.holds(out.below(name)) and matches(root.name_of(answers), pattern):
+        answers = out.real().below(name)
+        if there.holds(answers) and matches(there.name_of(answers.path), pattern):
             raise ValueError(f"{out.path} is part of the source itself: name another target.")
     if not parts:
         raise FileNotFoundError(f"{source} holds no files.")

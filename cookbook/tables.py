@@ -23,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cookbook.formats import NoRows as NoRows
 from cookbook.formats import head_of, local_file, pieces_of, require
 from cookbook.formats import lines_of as lines_of
 
@@ -34,14 +35,6 @@ if TYPE_CHECKING:  # datasets takes a second to import; reading a CSV doesn't ne
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _JSON_LINES = (".jsonl", ".ndjson")
-
-
-class NoRows(ValueError):
-    """A table has no rows; `table` is its columns."""
-
-    def __init__(self, where: str, table: pa.Table) -> None:
-        super().__init__(f"{where} has no rows.")
-        self.table = table
 
 
 def read(source: Table, columns: Sequence[str] = (), **options: str) -> pd.DataFrame:
@@ -214,7 +207,7 @@ def write(
 
     Args:
         data: A frame, an Arrow table, or pieces of one.
-        path: Ends in .csv, .tsv, .jsonl or .parquet; what was there is replaced.
+        path: Ends in .csv, .tsv, .jsonl, .ndjson or .parquet; what was there is replaced.
         encoding: Of a CSV; 'utf-8-sig' has the mark that Excel looks for.
 
     Returns:

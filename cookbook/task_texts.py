@@ -14,6 +14,7 @@ from cookbook import data, quality, synthesis, tables
 from cookbook.annotation import annotate
 from cookbook.llm import Llm, connect
 from cookbook.models import digest
+from cookbook.places import parts_of
 from cookbook.surface import near_duplicates
 from cookbook.task_file import Task
 from cookbook.words import split_keywords
@@ -206,5 +207,5 @@ def digest_of(path: Path | None) -> str:
         return ""
     if not path.exists():
         raise FileNotFoundError(f"{path} isn't there yet: do the step before.")
-    parts = sorted(each for each in path.rglob("[!._]*") if each.is_file())
-    return digest(parts if path.is_dir() else [path])[:16]
+    parts = [Path(info.path) for info in parts_of(path)[2].values()]
+    return digest(parts)[:16]

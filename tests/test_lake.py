@@ -78,12 +78,13 @@ def test_files_of_all_kinds_are_answered_with_their_cells_as_they_stand(tiny, tm
     source, target = tmp_path / "in", tmp_path / "out"
     (source / "lang=en").mkdir(parents=True)
     (source / "a.csv").write_text("text;id;tag\nOne;007;NA\n;1e5;None\n", "utf-8")
-    (source / "lang=en" / "b.jsonl").write_text('{"text": "Two", "label": {"x": [1]}}\n', "utf-8")
+    of_its_own = '{"text": "Two", "label": {"x": [1]}, "trend_predicted": 7}\n'
+    (source / "lang=en" / "b.jsonl").write_text(of_its_own, "utf-8")
     (source / "c.tsv.gz").write_bytes(gzip.compress(b"text\tday\nThree\t2024-01-02\n"))
     (source / "_SUCCESS").touch()
     with (
         pytest.warns(UserWarning, match=r"a\.csv: 1 of 2 texts are blank"),
-        pytest.warns(UserWarning, match=r"b\.jsonl has columns of its own.* label_predicted there"),
+        pytest.warns(UserWarning, match=r"b\.jsonl has columns .* which are label_predicted there"),
     ):
         done = lake.answer_lake(source, target, tiny)
     assert done.ok
@@ -183,6 +184,10 @@ def test_a_target_is_known_by_whatever_name(tiny, tmp_path):
         lake.answer_lake(source, source / "a.csv", tiny)
     lake.answer_lake(source, tmp_path / "out", tiny)
     assert lake.answer_lake(tmp_path / "link", tmp_path / "out", tiny).answered == 0
+    (tmp_path / "by_its_content").write_text("text\nA\n")
+    (tmp_path / "named.csv").symlink_to("by_its_content")
+    done = lake.answer_lake(tmp_path / "named.csv", tmp_path / "named", tiny)
+    assert (done.ok, done.parts) == (True, 1)
 
 
 def test_files_that_may_be_no_answers_are_not_taken_for_some(models, tmp_path):
@@ -240,6 +245,7 @@ def test_every_folder_is_read_once_whatever_links_lead_there(tiny, tmp_path):
     (source / "2026" / "loop").symlink_to("..")
     (source / "latest").symlink_to("2026")
     (source / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
+    os.mkfifo(source / "pipe.csv")
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "b.csv").write_text("text\nB\n")
     (source / "more").symlink_to(tmp_path / "else")

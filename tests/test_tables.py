@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import multiprocessing
+import pickle
 import threading
 import tracemalloc
 import zipfile
@@ -100,6 +101,8 @@ def test_another_encoding_is_named_or_given(file):
     with pytest.raises(ValueError, match=r"titles.csv isn't utf-8.*cp1252"):
         tables.read(path)
     assert tables.read(path, encoding="cp1252")["text"][1] == "Café"
+    empty = pickle.loads(pickle.dumps(tables.NoRows("a.csv", pa.table({"text": []}))))
+    assert str(empty) == "a.csv has no rows."
     with pytest.raises(TypeError, match=r"has \['encodign'\]; a CSV has sep and encoding"):
         tables.read(path, encodign="cp1252")
     with pytest.raises(ValueError, match="UTF-16, pass encoding"):

@@ -314,7 +314,11 @@ def test_a_folder_of_texts_has_changed_when_a_part_has(tmp_path):
     parts[1].write_text("text\nThe screen is black\n")
     both = task_texts.digest_of(tmp_path)
     parts[0].write_text("text\nMy bill is right\n")
-    assert len({first, both, task_texts.digest_of(tmp_path)}) == 3
+    changed = task_texts.digest_of(tmp_path)
+    assert len({first, both, changed}) == 3
+    (tmp_path / "2026" / "may.csv").rename(tmp_path / ".may.csv")
+    (tmp_path / "2026" / "may.csv").symlink_to("../.may.csv")
+    assert task_texts.digest_of(tmp_path) == changed
 
 
 @pytest.mark.slow
