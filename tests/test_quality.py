@@ -220,9 +220,7 @@ def test_in_a_crowd_the_few_that_are_alike_are_found(frame):
     rng = np.random.default_rng(1)
     known = sorted({word for text in frame["text"] for word in text.split() if word.isalpha()})
     own = [" ".join(rng.choice(known, 6)) for _ in range(600)]
-    letter = (
-        "Thank you for your order of {}, which we will send as soon as we can and hope well"
-    )
+    letter = "Thank you for your order of {}, which we will send as soon as we can and hope well"
     letters = list(map(letter.format, own))
     copies = [letter.format(f"{words[:5]}xyzq{words[9:]}") for words in own[:200]]
     texts = pd.Series(letters + copies).sample(frac=1, random_state=0, ignore_index=True)
