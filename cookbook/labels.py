@@ -105,15 +105,16 @@ def _encode_streams(splits: Any, label: str, names: Sequence[str] | None) -> Any
     parts = {name: part._resolve_features() for name, part in splits.items()}  # a CSV's has none
     for name, part in parts.items():
         require(part.column_names, [label], f"Split {name!r}")
-    names = names or getattr(parts["train"].features[label], "names", None)
+    features = {name: part.features[label] for name, part in parts.items()}
+    names = names or getattr(features["train"], "names", None)
     if names is None or len(names) < 2:
         raise ValueError("The rows of a stream aren't read yet: give the names of two labels.")
     ids = ClassLabel(names=label_names(names).tolist())
     refuse_reserved(ids.names)
 
     def encode(batch: dict[str, Any], rows: list[int], split: str) -> dict[str, Any]:
-        given, feature = batch.pop(label), parts[split].features[label]
-        given = label_names(names_of(given, feature) if hasattr(feature, "names") else given)
+        given, known = batch.pop(label), getattr(features[split], "names", None)
+        given = label_names(names_of(given, known) if known else given)
         unseen = given[~given.isin(ids.names)]
         if len(unseen):
             first = rows[unseen.index[0]]
