@@ -207,5 +207,6 @@ def digest_of(path: Path | None) -> str:
         return ""
     if not path.exists():
         raise FileNotFoundError(f"{path} isn't there yet: do the step before.")
-    parts = [Path(info.path) for info in parts_of(path)[2].values()]
-    return digest(parts)[:16]
+    if path.is_dir():
+        return digest(Path(info.path) for info in parts_of(path)[2].values())[:16]
+    return digest([path])[:16]

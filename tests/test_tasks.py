@@ -319,6 +319,8 @@ def test_a_folder_of_texts_has_changed_when_a_part_has(tmp_path):
     (tmp_path / "2026" / "may.csv").rename(tmp_path / ".may.csv")
     (tmp_path / "2026" / "may.csv").symlink_to("../.may.csv")
     assert task_texts.digest_of(tmp_path) == changed
+    (tmp_path / "_mine.csv").write_text("text\nNo part of the folder\n")
+    assert task_texts.digest_of(tmp_path / "_mine.csv") != task_texts.digest_of(tmp_path) == changed
 
 
 @pytest.mark.slow
